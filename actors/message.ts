@@ -1,0 +1,342 @@
+/**
+ * The message: what may happen to a queued message, and what it is after it happened.
+ *
+ *   decide(command, state) → facts      what becomes fact when this is asked of it
+ *   evolve(state, event)   → state      what it is after that fact
+ *
+ * Both are pure: times, jitter and routes come in with the command. A command that does not fit
+ * the state is refused (CommandRefused), never half obeyed.
+ *
+ * The life of a message:
+ *
+ *   Enqueued → queued ⇄ attempting → delivered | failed     (final: only DSNSent follows)
+ *                 ⇅                     queued or held → cancelled
+ *                held
+ */
+import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
+import type { Finding, Outcome, TransportChoice, TriedAddress } from "./ports.ts";
+import { lastAttemptAt, nextAttemptAt, type RetryPolicy } from "./retry.ts";
+
+export type Status = "queued" | "attempting" | "held" | "delivered" | "failed" | "cancelled";
+
+/** State of a message; `undefined` stands for a stream without events. */
+export interface Message {
+  readonly status: Status;
+  readonly version: number;
+  readonly enqueued: EventData<"Enqueued">;
+  /** Epoch milliseconds. */
+  readonly arrived: number;
+  /** Attempts started so far. */
+  readonly attempts: number;
+  /** When the next attempt is due, epoch milliseconds; while attempting: if this one fails. */
+  readonly due: number;
+  /** When the running attempt was started, epoch milliseconds; undefined when none is. */
+  readonly attemptStarted?: number;
+  /** How many attempts running, up to the latest, ended in a fault of our own code. */
+  readonly faults: number;
+  readonly override?: { readonly transport: string; readonly who: string };
+  /** Addresses dialled so far, the latest at the end, at most TRIED_KEPT. */
+  readonly tried: readonly TriedAddress[];
+  readonly delayReported: boolean;
+  readonly lastFailure?: EventData<"Failed">;
+}
+
+/** Enough for two families and several hosts over all attempts; bounds the state. */
+export const TRIED_KEPT = 64;
+
+/** After this many attempts running that ended in a fault of our own code, a message is held. */
+export const FAULTS_BEFORE_HOLD = 3;
+
+export const INTERRUPTED = "interrupted, outcome unknown";
+
+export type Command =
+  | { readonly type: "Enqueue"; readonly data: EventData<"Enqueued"> }
+  | {
+    readonly type: "StartAttempt";
+    readonly now: number;
+    readonly transport: TransportChoice;
+    readonly policy: RetryPolicy;
+    /** Uniform in [0, 1), for the jitter. */
+    readonly random: number;
+  }
+  | {
+    readonly type: "Conclude";
+    readonly now: number;
+    readonly findings: readonly Finding[];
+    readonly outcome: Outcome;
+    readonly policy: RetryPolicy;
+  }
+  | { readonly type: "NoteFindings"; readonly findings: readonly Finding[] }
+  /** A crash of the process cut the attempt short. */
+  | { readonly type: "Interrupt"; readonly now: number; readonly random: number }
+  /** A fault of our own code ended the attempt. */
+  | { readonly type: "Fault"; readonly reason: string; readonly stack: string }
+  | { readonly type: "NoteReport"; readonly report: EventData<"DSNSent"> }
+  | { readonly type: "Hold"; readonly who: string; readonly why: string; readonly stack?: string }
+  | { readonly type: "Release"; readonly who: string; readonly why: string; readonly now: number }
+  | {
+    readonly type: "Reschedule";
+    readonly who: string;
+    readonly why: string;
+    readonly due: number;
+  }
+  | {
+    readonly type: "AssignTransport";
+    readonly who: string;
+    readonly why: string;
+    readonly transport: string | null;
+  }
+  | { readonly type: "Cancel"; readonly who: string; readonly why: string };
+
+/** The command does not fit the state of the message. */
+export class CommandRefused extends Error {
+  override readonly name = "CommandRefused";
+}
+
+/** The event cannot follow the state: the stream was not written by this decider. */
+export class ImpossibleEvent extends Error {
+  override readonly name = "ImpossibleEvent";
+}
+
+const iso = (ms: number): string => new Date(ms).toISOString();
+
+export function decide(command: Command, state: Message | undefined): Fact[] {
+  if (command.type === "Enqueue") {
+    if (state) throw new CommandRefused("the message is enqueued already");
+    return [{ type: "Enqueued", data: command.data }];
+  }
+  if (!state) throw new CommandRefused(`${command.type}: there is no such message`);
+  switch (command.type) {
+    case "StartAttempt": {
+      expect(command.type, state, "queued");
+      const attempt = state.attempts + 1;
+      const next = nextAttemptAt(command.policy, attempt, command.now, command.random);
+      return [
+        { type: "AttemptStarted", data: { attempt, next: iso(next) } },
+        { type: "TransportChosen", data: command.transport },
+      ];
+    }
+    case "NoteFindings":
+      expect(command.type, state, "attempting");
+      return [...command.findings];
+    case "Conclude":
+      expect(command.type, state, "attempting");
+      return [...command.findings, outcomeFact(command.outcome, state, command)];
+    case "Interrupt": {
+      expect(command.type, state, "attempting");
+      const failed: EventData<"Failed"> = {
+        permanent: false,
+        result: "canceled",
+        reason: INTERRUPTED,
+        next: iso(Math.max(state.due, command.now)),
+      };
+      return [{ type: "Failed", data: failed }];
+    }
+    case "Fault": {
+      expect(command.type, state, "attempting");
+      const failed: EventData<"Failed"> = {
+        permanent: false,
+        result: "error",
+        reason: `fault in our own code: ${command.reason}`,
+        next: iso(state.due),
+        stack: command.stack,
+      };
+      const facts: Fact[] = [{ type: "Failed", data: failed }];
+      if (state.faults + 1 >= FAULTS_BEFORE_HOLD) {
+        const why =
+          `${FAULTS_BEFORE_HOLD} attempts running ended in a fault of our own code: ${command.reason}`;
+        facts.push({
+          type: "Held",
+          data: { who: "supervisor", why, stack: command.stack },
+        });
+      }
+      return facts;
+    }
+    case "NoteReport":
+      return [{ type: "DSNSent", data: command.report }];
+    case "Hold": {
+      expect(command.type, state, "queued");
+      const { who, why, stack } = command;
+      return [{ type: "Held", data: { who, why, ...(stack ? { stack } : {}) } }];
+    }
+    case "Release": {
+      expect(command.type, state, "held");
+      const { who, why, now } = command;
+      return [{ type: "Released", data: { who, why, due: iso(now) } }];
+    }
+    case "Reschedule": {
+      expect(command.type, state, "queued");
+      const { who, why, due } = command;
+      return [{ type: "Rescheduled", data: { who, why, due: iso(due) } }];
+    }
+    case "AssignTransport": {
+      expect(command.type, state, "queued", "held");
+      const { who, why, transport } = command;
+      return [{ type: "TransportAssigned", data: { who, why, transport } }];
+    }
+    case "Cancel": {
+      expect(command.type, state, "queued", "held");
+      const { who, why } = command;
+      return [{ type: "Cancelled", data: { who, why } }];
+    }
+  }
+}
+
+function expect(command: string, state: Message, ...allowed: Status[]): void {
+  if (!allowed.includes(state.status)) {
+    throw new CommandRefused(
+      `${command}: the message is ${state.status}, it must be ${allowed.join(" or ")}`,
+    );
+  }
+}
+
+function outcomeFact(
+  outcome: Outcome,
+  state: Message,
+  { now, policy }: { readonly now: number; readonly policy: RetryPolicy },
+): Fact {
+  if (outcome.kind === "delivered") {
+    const { host, address, reply, tls } = outcome;
+    const queued = Math.max(0, now - state.arrived);
+    return { type: "Delivered", data: { host, address, reply, tls, queued } };
+  }
+  const { result, code, enhanced, remoteMTA } = outcome;
+  const spent = !outcome.permanent && state.attempts >= policy.maxAttempts;
+  const permanent = outcome.permanent || spent;
+  const data: EventData<"Failed"> = {
+    permanent,
+    result,
+    reason: spent ? `gave up after ${state.attempts} attempts: ${outcome.reason}` : outcome.reason,
+    ...(code === undefined ? {} : { code }),
+    ...(enhanced === undefined ? {} : { enhanced }),
+    ...(remoteMTA === undefined ? {} : { remoteMTA }),
+    ...(permanent ? {} : { next: iso(Math.max(state.due, now)) }),
+  };
+  return { type: "Failed", data };
+}
+
+/**
+ * The state after an event.
+ * @throws ImpossibleEvent when the event cannot follow
+ */
+export function evolve(state: Message | undefined, event: StoredEvent): Message {
+  if (event.type === "Enqueued") {
+    if (state) throw new ImpossibleEvent("Enqueued on a stream that has events");
+    return {
+      status: "queued",
+      version: event.version,
+      enqueued: event.data,
+      arrived: Date.parse(event.time),
+      attempts: 0,
+      due: Date.parse(event.data.due),
+      faults: 0,
+      tried: [],
+      delayReported: false,
+    };
+  }
+  if (!state) {
+    throw new ImpossibleEvent(`${event.type} on a stream that does not begin with Enqueued`);
+  }
+  const must = (...allowed: Status[]) => {
+    if (!allowed.includes(state.status)) {
+      throw new ImpossibleEvent(`${event.type} cannot follow: the message is ${state.status}`);
+    }
+  };
+  const next: Message = { ...state, version: event.version };
+  switch (event.type) {
+    case "AttemptStarted":
+      must("queued");
+      return {
+        ...next,
+        status: "attempting",
+        attempts: event.data.attempt,
+        due: Date.parse(event.data.next),
+        attemptStarted: Date.parse(event.time),
+      };
+    case "TransportChosen":
+    case "DestinationsResolved":
+      must("attempting");
+      return next;
+    case "HostTried": {
+      must("attempting");
+      const { host, address, result } = event.data;
+      if (address === undefined) return next;
+      const tried = [...state.tried, { attempt: state.attempts, host, address, result }];
+      return { ...next, tried: tried.slice(-TRIED_KEPT) };
+    }
+    case "Delivered":
+      must("attempting");
+      return { ...ended(next), status: "delivered" };
+    case "Failed": {
+      must("attempting");
+      const failed = { ...ended(next), lastFailure: event.data };
+      if (event.data.permanent) return { ...failed, status: "failed" };
+      return {
+        ...failed,
+        status: "queued",
+        due: event.data.next === undefined ? state.due : Date.parse(event.data.next),
+        faults: event.data.stack === undefined ? 0 : state.faults + 1,
+      };
+    }
+    case "DSNSent":
+      return event.data.kind === "delayed" ? { ...next, delayReported: true } : next;
+    case "Held":
+      must("queued", "attempting");
+      return { ...ended(next), status: "held" };
+    case "Released":
+      must("held");
+      return { ...next, status: "queued", due: Date.parse(event.data.due), faults: 0 };
+    case "Rescheduled":
+      must("queued");
+      return { ...next, due: Date.parse(event.data.due) };
+    case "TransportAssigned": {
+      must("queued", "held");
+      const { transport, who } = event.data;
+      const { override: _, ...rest } = next;
+      return transport === null ? rest : { ...rest, override: { transport, who } };
+    }
+    case "Cancelled":
+      must("queued", "held");
+      return { ...next, status: "cancelled" };
+  }
+}
+
+function ended(state: Message): Message {
+  const { attemptStarted: _, ...rest } = state;
+  return rest;
+}
+
+/** The state of a stream; undefined for one without events. */
+export function fold(events: readonly StoredEvent[]): Message | undefined {
+  return events.reduce<Message | undefined>(evolve, undefined);
+}
+
+/** A report that is due, or why there is none; undefined when there is nothing to report. */
+export type ReportDecision =
+  | { readonly kind: "failed" | "delayed"; readonly until?: number }
+  | { readonly kind: "failed" | "delayed"; readonly notSent: string };
+
+/**
+ * Whether the sender hears of a failure (RFC 3461, section 4.1; RFC 5321, section 6.1): of every
+ * permanent one, and once of a delay.
+ */
+export function decideReport(
+  state: Message,
+  failure: EventData<"Failed">,
+  policy: RetryPolicy,
+): ReportDecision | undefined {
+  const delayed = !failure.permanent && !state.delayReported &&
+    failure.reason !== INTERRUPTED && state.attempts >= policy.delayNoticeAfter;
+  if (!failure.permanent && !delayed) return undefined;
+  const kind = failure.permanent ? "failed" : "delayed";
+  const { mailFrom, dsn } = state.enqueued;
+  if (mailFrom === "") return { kind, notSent: "the sender is the null reverse-path" };
+  if (dsn.notify) {
+    const asked = kind === "failed" ? "FAILURE" : "DELAY";
+    if (!dsn.notify.includes(asked)) {
+      return { kind, notSent: `the sender asked for NOTIFY=${dsn.notify.join(",")}` };
+    }
+  }
+  if (kind === "failed") return { kind };
+  return { kind, until: lastAttemptAt(policy, state.attempts, state.due) };
+}

@@ -1,0 +1,148 @@
+/**
+ * The ports: every way in which actors reach the world.
+ *
+ * Deciders are pure and need none of these. The running actors get them at construction:
+ * production wires the real ones in src/main.ts, the simulation wires virtual ones, and neither
+ * the actors nor the code behind a port can tell which it is.
+ */
+import type { EventData } from "../events/catalogue.ts";
+import type { StagedBody } from "../events/store.ts";
+
+export type { BodyReader, BodyStore, BodyWriter, EventStore } from "../events/store.ts";
+export type { QueueRow, QueueView } from "../events/projections/queue.ts";
+
+/** Time. Wall time may jump in either direction; the monotonic clock never does. */
+export interface Clock {
+  /** Wall time, epoch milliseconds. */
+  now(): number;
+  /** Milliseconds since some moment in the past. For durations. */
+  monotonic(): number;
+  /** Calls `run` once after `ms` milliseconds of monotonic time; returns the way to cancel it. */
+  timer(ms: number, run: () => void): () => void;
+}
+
+export interface Random {
+  /** Uniform in [0, 1). */
+  next(): number;
+}
+
+/** Makes stream and submission ids: unique, and sortable by time of arrival (ULID). */
+export interface Ids {
+  next(): string;
+}
+
+/** Lines for the operator. Never message content, never secrets. */
+export interface Log {
+  info(message: string, fields?: Record<string, unknown>): void;
+  warn(message: string, fields?: Record<string, unknown>): void;
+  error(message: string, fields?: Record<string, unknown>): void;
+}
+
+/** What a route may ask about a message; evaluated anew for every attempt. */
+export interface RoutingFacts {
+  readonly account: string | null;
+  readonly mailFrom: string;
+  readonly rcptTo: string;
+  readonly size: number;
+  /** Number of the attempt that is about to start, from 1. */
+  readonly attempt: number;
+  /** Operator's choice of transport, if any, and whose it was. */
+  readonly override?: { readonly transport: string; readonly who: string };
+}
+
+export type TransportChoice = EventData<"TransportChosen">;
+
+/** Chooses the transport of an attempt. Pure but for the configuration in force. */
+export interface Router {
+  choose(facts: RoutingFacts): TransportChoice;
+  /** The key of the destination that an attempt over this transport burdens (next hop). */
+  destination(choice: TransportChoice, rcptTo: string): string;
+}
+
+/** An address that an earlier attempt of the same message dialled. */
+export interface TriedAddress {
+  readonly attempt: number;
+  readonly host: string;
+  readonly address: string;
+  readonly result: EventData<"HostTried">["result"];
+}
+
+/** All that one attempt needs to know of its message. */
+export interface DeliveryJob {
+  readonly stream: string;
+  readonly attempt: number;
+  readonly message: EventData<"Enqueued">;
+  readonly transport: TransportChoice;
+  readonly tried: readonly TriedAddress[];
+}
+
+/** What a delivery finds out on its way to an outcome. */
+export type Finding =
+  | { readonly type: "DestinationsResolved"; readonly data: EventData<"DestinationsResolved"> }
+  | { readonly type: "HostTried"; readonly data: EventData<"HostTried"> };
+
+export type Outcome =
+  | {
+    readonly kind: "delivered";
+    readonly host: string;
+    readonly address: string;
+    readonly reply: EventData<"Delivered">["reply"];
+    readonly tls: EventData<"Delivered">["tls"];
+    /** The next hop announced DSN, and so took over the duty to report (RFC 3461, section 5.2.2). */
+    readonly dsnOffered: boolean;
+  }
+  | {
+    readonly kind: "failed";
+    readonly permanent: boolean;
+    readonly result: EventData<"Failed">["result"];
+    readonly reason: string;
+    readonly code?: number;
+    readonly enhanced?: string;
+    readonly remoteMTA?: string;
+  };
+
+/** Where an attempt puts its findings. */
+export interface Findings {
+  /** Notes a finding; it is appended at the latest with the outcome. */
+  note(finding: Finding): void;
+  /** Resolves when all that was noted is on disk. Called before the next host is tried. */
+  flush(): Promise<void>;
+}
+
+/**
+ * Makes one attempt over the chosen transport. Every way in which the outside world can fail is
+ * an outcome; what it throws is a fault of our own code.
+ */
+export interface Delivery {
+  attempt(job: DeliveryJob, findings: Findings, signal: AbortSignal): Promise<Outcome>;
+}
+
+/** What a report to the sender says. */
+export interface ReportRequest {
+  readonly kind: "failed" | "delayed";
+  readonly stream: string;
+  readonly message: EventData<"Enqueued">;
+  /** RFC 3339 time at which the message was enqueued. */
+  readonly arrived: string;
+  /** Epoch milliseconds of the attempt that it reports on. */
+  readonly at: number;
+  readonly attempt: number;
+  readonly failure: EventData<"Failed">;
+  /** For `delayed`: epoch milliseconds until which it is tried. */
+  readonly until?: number;
+}
+
+/** A report composed and staged, ready to be enqueued. */
+export interface ComposedReport {
+  readonly body: StagedBody;
+  readonly messageId: string;
+  readonly has8bit: boolean;
+  readonly smtputf8: boolean;
+  /** Undoes the staging when the append that should carry it fails. */
+  discard(): Promise<void>;
+}
+
+/** Composes delivery status notifications (RFC 3464). */
+export interface Reporter {
+  compose(report: ReportRequest): Promise<ComposedReport>;
+}

@@ -1,0 +1,298 @@
+/**
+ * The catalogue: every event Postledger can write, with the schema of its data.
+ *
+ * An event is a fact in the past tense and is never rewritten. When the shape of an event's data
+ * changes, its `schema` number goes up by one and an upcaster is added that turns the data of the
+ * version before into the new one; readers see only the newest shape, the log keeps the old one.
+ *
+ * Schemas are strict: a key that the catalogue does not know means that a newer program wrote the
+ * log, and such a log is not trusted by an older one.
+ */
+import { z } from "zod";
+
+/** RFC 3339, UTC, milliseconds: `2026-01-31T09:30:00.000Z`. Sorts as text. */
+export const Timestamp = z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+const Sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+const Count = z.int().min(0);
+
+/** TLS as it was negotiated, on a session that came in or went out. */
+export const TlsFacts = z.strictObject({
+  protocol: z.string(), // "TLSv1.3"
+  cipher: z.string(),
+  /** SHA-256 over the peer's certificate in DER, hex; absent when it presented none. */
+  fingerprint: Sha256.optional(),
+});
+
+/**
+ * How much TLS an attempt asked of a host.
+ * - `none`: plain text was asked for, or was fallen back to
+ * - `opportunistic`: STARTTLS where offered, certificate not verified (RFC 7435)
+ * - `required`: no mail without TLS, certificate not verified
+ * - `verified`: no mail without TLS and a certificate that `verifiedBy` accepts
+ */
+export const TlsMode = z.enum(["none", "opportunistic", "required", "verified"]);
+
+/** What vouched for the certificate of the host; `none` where nothing was asked to. */
+export const VerifiedBy = z.enum(["none", "pkix", "mta-sts", "dane"]);
+
+/**
+ * How a connection, an attempt or a session ended.
+ * `temperror` and `permerror` are replies of the server (4xx, 5xx); `error` is everything that is
+ * not a reply (refused, reset, TLS failure, nonsense); `canceled` is our own doing.
+ */
+export const Result = z.enum(["ok", "timeout", "canceled", "temperror", "permerror", "error"]);
+
+/** DSN parameters of RFC 3461, sections 4.1 to 4.4, decoded from xtext where it applies. */
+export const DsnParameters = z.strictObject({
+  ret: z.enum(["FULL", "HDRS"]).optional(),
+  envid: z.string().optional(),
+  notify: z.array(z.enum(["NEVER", "SUCCESS", "FAILURE", "DELAY"])).optional(),
+  /** As given, "rfc822;user@example.org": address type, semicolon, decoded address. */
+  orcpt: z.string().optional(),
+});
+
+/** Where a message came from. */
+export const Source = z.strictObject({
+  kind: z.enum(["smtp", "http", "sendmail", "dsn"]),
+  listener: z.string().optional(),
+  /** Address and port of the client. */
+  peer: z.string().optional(),
+  helo: z.string().optional(),
+  login: z.string().optional(),
+  tls: TlsFacts.optional(),
+  /** For a DSN: the stream of the message it reports on. */
+  of: z.string().optional(),
+});
+
+/** A reply of a remote server: code, enhanced code (RFC 3463) where given, text with LF. */
+export const Reply = z.strictObject({
+  code: z.int().min(200).max(599),
+  enhanced: z.string().optional(),
+  text: z.string(),
+});
+
+export const Enqueued = z.strictObject({
+  account: z.string().nullable(),
+  mailFrom: z.string(), // "" is the null reverse-path
+  rcptTo: z.string(),
+  size: Count, // octets of the stored message, trace header included
+  body: Sha256,
+  messageId: z.string().nullable(),
+  has8bit: z.boolean(),
+  smtputf8: z.boolean(),
+  requireTLS: z.boolean(),
+  dsn: DsnParameters,
+  submission: z.string(),
+  source: Source,
+  due: Timestamp,
+});
+
+export const AttemptStarted = z.strictObject({
+  attempt: z.int().min(1),
+  /** When the next attempt is due should this one fail. */
+  next: Timestamp,
+});
+
+export const TransportChosen = z.strictObject({
+  transport: z.string(),
+  type: z.enum(["direct", "smtp", "submission", "submissions", "socks"]),
+  because: z.discriminatedUnion("kind", [
+    z.strictObject({
+      kind: z.literal("route"),
+      scope: z.enum(["account", "domain", "global"]),
+      /** The account or domain that owns the route; absent for global routes. */
+      owner: z.string().optional(),
+      index: Count,
+      /** Each criterion of the route with the value that met it. */
+      matched: z.record(z.string(), z.string()),
+    }),
+    z.strictObject({ kind: z.literal("override"), who: z.string() }),
+    z.strictObject({ kind: z.literal("default") }),
+  ]),
+});
+
+/** `secure`: authentic by DNSSEC; `insecure`: provably or simply not; `unchecked`: not asked for. */
+export const DnssecStatus = z.enum(["secure", "insecure", "unchecked"]);
+
+export const DestinationsResolved = z.strictObject({
+  nextHop: z.string(),
+  /** The name at the end of the CNAMEs of `nextHop`; the same where there are none. */
+  expanded: z.string(),
+  dnssec: z.strictObject({ nextHop: DnssecStatus, expanded: DnssecStatus }),
+  /** How the hosts were found: MX records, the domain itself, an address literal, the config. */
+  by: z.enum(["mx", "implicit", "literal", "configured"]),
+  hosts: z.array(z.strictObject({ host: z.string(), preference: z.int() })),
+});
+
+/** One line of the SMTP dialogue; `at` is milliseconds since the connection was begun. */
+export const TranscriptLine = z.strictObject({
+  at: Count,
+  who: z.enum(["C", "S"]), // client: us; server: them
+  line: z.string(),
+});
+
+export const HostTried = z.strictObject({
+  host: z.string(),
+  /** Absent when no address was found, or none could be asked for. */
+  address: z.string().optional(),
+  port: z.int().optional(),
+  local: z.string().optional(),
+  proxy: z.string().optional(),
+  /** True when a session of an earlier message was reused. */
+  reused: z.boolean().optional(),
+  tlsMode: TlsMode,
+  tls: TlsFacts.optional(),
+  verifiedBy: VerifiedBy,
+  /** Keywords that the server announced after the last EHLO. */
+  extensions: z.array(z.string()).optional(),
+  reply: Reply.optional(),
+  result: Result,
+  /** What went wrong, in words, where it was not (only) the reply. */
+  error: z.string().optional(),
+  /** Milliseconds per phase of the session: connect, greeting, tls, envelope, data, … */
+  phases: z.record(z.string(), Count),
+  transcript: z.array(TranscriptLine).optional(),
+});
+
+export const Delivered = z.strictObject({
+  host: z.string(),
+  address: z.string(),
+  reply: Reply,
+  tls: z.strictObject({ mode: TlsMode, verifiedBy: VerifiedBy, facts: TlsFacts.optional() }),
+  /** Milliseconds from Enqueued to the final reply. */
+  queued: Count,
+});
+
+export const Failed = z.strictObject({
+  permanent: z.boolean(),
+  result: Result,
+  reason: z.string(),
+  code: z.int().optional(),
+  enhanced: z.string().optional(),
+  /** The host whose word ended the attempt. */
+  remoteMTA: z.string().optional(),
+  /** When it is tried again; absent when it is not. */
+  next: Timestamp.optional(),
+  /** Stack of a fault in our own code, for whoever has to mend it. */
+  stack: z.string().optional(),
+});
+
+export const DSNSent = z.strictObject({
+  kind: z.enum(["delayed", "failed", "delivered", "relayed"]),
+  /** Stream of the report … */
+  dsn: z.string().optional(),
+  /** … or why there is none. */
+  notSent: z.string().optional(),
+});
+
+const Act = { who: z.string(), why: z.string() };
+
+export const Held = z.strictObject({ ...Act, stack: z.string().optional() });
+export const Released = z.strictObject({ ...Act, due: Timestamp });
+export const Rescheduled = z.strictObject({ ...Act, due: Timestamp });
+export const TransportAssigned = z.strictObject({ ...Act, transport: z.string().nullable() });
+export const Cancelled = z.strictObject({ ...Act });
+
+/** Turns the data of one schema version into that of the next. */
+export type Upcaster = (data: Record<string, unknown>) => Record<string, unknown>;
+
+interface Entry<S extends z.ZodType> {
+  /** Schema version that is written today. */
+  readonly schema: number;
+  readonly data: S;
+  /** upcasters[n] turns schema n into n + 1; one for every version below `schema`. */
+  readonly upcasters: Readonly<Record<number, Upcaster>>;
+}
+
+const entry = <S extends z.ZodType>(
+  schema: number,
+  data: S,
+  upcasters: Record<number, Upcaster> = {},
+): Entry<S> => ({ schema, data, upcasters });
+
+export const CATALOGUE = {
+  Enqueued: entry(1, Enqueued),
+  AttemptStarted: entry(1, AttemptStarted),
+  TransportChosen: entry(1, TransportChosen),
+  DestinationsResolved: entry(1, DestinationsResolved),
+  HostTried: entry(1, HostTried),
+  Delivered: entry(1, Delivered),
+  Failed: entry(1, Failed),
+  DSNSent: entry(1, DSNSent),
+  Held: entry(1, Held),
+  Released: entry(1, Released),
+  Rescheduled: entry(1, Rescheduled),
+  TransportAssigned: entry(1, TransportAssigned),
+  Cancelled: entry(1, Cancelled),
+} as const;
+
+export type EventType = keyof typeof CATALOGUE;
+export type EventData<T extends EventType> = z.infer<(typeof CATALOGUE)[T]["data"]>;
+
+/** A fact that is about to be appended: type and data, in the newest schema. */
+export type Fact = {
+  [T in EventType]: { readonly type: T; readonly data: EventData<T> };
+}[EventType];
+export type FactOf<T extends EventType> = Extract<Fact, { type: T }>;
+
+/** The envelope of a stored event without type and data. */
+export interface Envelope {
+  /** Place in the whole log, from 1, strictly increasing. */
+  readonly position: number;
+  readonly stream: string;
+  /** Place in the stream: 1, 2, 3 … */
+  readonly version: number;
+  /** Schema version that `data` was written with (`data` itself has been upcast to the newest). */
+  readonly schema: number;
+  readonly time: string;
+  readonly prev: string;
+  readonly hash: string;
+}
+
+export type StoredEvent = Envelope & Fact;
+export type StoredEventOf<T extends EventType> = Envelope & FactOf<T>;
+
+/** An event that this program cannot read: unknown type, newer schema, or data out of shape. */
+export class UnreadableEvent extends Error {
+  override readonly name = "UnreadableEvent";
+}
+
+export const isEventType = (type: string): type is EventType => Object.hasOwn(CATALOGUE, type);
+
+/**
+ * Checks the data of a fact against the newest schema.
+ * @throws UnreadableEvent naming the type and the first field that is off
+ */
+export function checkFact(fact: Fact): Fact {
+  return read(fact.type, CATALOGUE[fact.type].schema, fact.data as Record<string, unknown>);
+}
+
+/**
+ * Reads data as it stands in the log: upcasts it to the newest schema and checks it.
+ * @throws UnreadableEvent for an unknown type, a schema newer than this program's, or bad data
+ */
+export function read(type: string, schema: number, data: Record<string, unknown>): Fact {
+  if (!isEventType(type)) {
+    throw new UnreadableEvent(`event type "${type}" is not in the catalogue of this version`);
+  }
+  const known: Entry<z.ZodType> = CATALOGUE[type];
+  if (schema > known.schema) {
+    throw new UnreadableEvent(
+      `${type} has schema ${schema}, this version knows up to ${known.schema}: written by a newer one`,
+    );
+  }
+  let shaped = data;
+  for (let from = schema; from < known.schema; from++) {
+    const upcast = known.upcasters[from];
+    if (!upcast) throw new UnreadableEvent(`${type} has no upcaster from schema ${from}`);
+    shaped = upcast(shaped);
+  }
+  const checked = known.data.safeParse(shaped);
+  if (!checked.success) {
+    const issue = checked.error.issues[0];
+    throw new UnreadableEvent(
+      `${type}: ${issue?.path.join(".") || "data"}: ${issue?.message ?? "does not fit the schema"}`,
+    );
+  }
+  return { type, data: checked.data } as Fact;
+}

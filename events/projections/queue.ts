@@ -1,0 +1,205 @@
+/**
+ * The queue projection: one row per message, which is what schedules attempts, answers
+ * `queue list`, and says which bodies are still needed.
+ */
+import type { StoredEvent } from "../catalogue.ts";
+import type { Projection } from "../projection.ts";
+
+/** `attempting` means that an AttemptStarted has no outcome yet. */
+export const QUEUE_STATES = [
+  "queued",
+  "attempting",
+  "held",
+  "delivered",
+  "failed",
+  "cancelled",
+] as const;
+export type QueueState = (typeof QUEUE_STATES)[number];
+
+/** States after which nothing but DSNSent follows. */
+export const FINAL_STATES: readonly QueueState[] = ["delivered", "failed", "cancelled"];
+
+/** Times are epoch milliseconds. */
+export type QueueRow = {
+  readonly stream: string;
+  readonly version: number;
+  readonly state: QueueState;
+  readonly submission: string;
+  readonly account: string | null;
+  readonly sender: string;
+  readonly recipient: string;
+  /** Domain of the recipient, lower case, as written (no A-label conversion). */
+  readonly domain: string;
+  readonly size: number;
+  readonly attempts: number;
+  /** Operator's choice of transport, if any. */
+  readonly override: string | null;
+  /** Transport of the latest attempt. */
+  readonly transport: string | null;
+  readonly last_error: string | null;
+  /** When the next attempt is due; null unless queued or attempting. */
+  readonly due: number | null;
+  readonly created: number;
+  readonly updated: number;
+  readonly finished: number | null;
+  /** SHA-256 of the body while it is needed; null once it is released. */
+  readonly body: string | null;
+};
+
+export const domainOf = (address: string): string =>
+  address.slice(address.lastIndexOf("@") + 1).toLowerCase();
+
+export const queueProjection: Projection<QueueRow> = {
+  name: "queue",
+  version: 1,
+  columns: {
+    stream: "TEXT",
+    version: "INTEGER",
+    state: "TEXT",
+    submission: "TEXT",
+    account: "TEXT",
+    sender: "TEXT",
+    recipient: "TEXT",
+    domain: "TEXT",
+    size: "INTEGER",
+    attempts: "INTEGER",
+    override: "TEXT",
+    transport: "TEXT",
+    last_error: "TEXT",
+    due: "INTEGER",
+    created: "INTEGER",
+    updated: "INTEGER",
+    finished: "INTEGER",
+    body: "TEXT",
+  },
+  indexes: {
+    queue_due: "(due, stream) WHERE state = 'queued'",
+    queue_active: "(state, stream) WHERE finished IS NULL",
+    queue_domain: "(domain, stream)",
+    queue_sender: "(sender, stream)",
+    queue_recipient: "(recipient, stream)",
+    queue_body: "(body) WHERE body IS NOT NULL",
+    queue_finished: "(finished) WHERE finished IS NOT NULL",
+  },
+  key: (event) => event.stream,
+  apply,
+};
+
+function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefined {
+  const at = Date.parse(event.time);
+  if (event.type === "Enqueued") {
+    const d = event.data;
+    return {
+      stream: event.stream,
+      version: event.version,
+      state: "queued",
+      submission: d.submission,
+      account: d.account,
+      sender: d.mailFrom,
+      recipient: d.rcptTo,
+      domain: domainOf(d.rcptTo),
+      size: d.size,
+      attempts: 0,
+      override: null,
+      transport: null,
+      last_error: null,
+      due: Date.parse(d.due),
+      created: at,
+      updated: at,
+      finished: null,
+      body: d.body,
+    };
+  }
+  if (!row) return undefined; // a stream that does not begin with Enqueued is doctor's business
+  const next = { ...row, version: event.version, updated: at };
+  switch (event.type) {
+    case "AttemptStarted":
+      return {
+        ...next,
+        state: "attempting",
+        attempts: event.data.attempt,
+        due: Date.parse(event.data.next),
+      };
+    case "TransportChosen":
+      return { ...next, transport: event.data.transport };
+    case "Delivered":
+      return { ...next, state: "delivered", due: null, finished: at, body: null, last_error: null };
+    case "Failed":
+      return event.data.permanent
+        ? {
+          ...next,
+          state: "failed",
+          due: null,
+          finished: at,
+          body: null,
+          last_error: event.data.reason,
+        }
+        : {
+          ...next,
+          state: "queued",
+          due: event.data.next ? Date.parse(event.data.next) : row.due,
+          last_error: event.data.reason,
+        };
+    case "Held":
+      return { ...next, state: "held", due: null, last_error: event.data.why };
+    case "Released":
+    case "Rescheduled":
+      return {
+        ...next,
+        state: "queued",
+        due: Date.parse(event.data.due),
+      };
+    case "TransportAssigned":
+      return { ...next, override: event.data.transport };
+    case "Cancelled":
+      return { ...next, state: "cancelled", due: null, finished: at, body: null };
+    case "DestinationsResolved":
+    case "HostTried":
+    case "DSNSent":
+      return next;
+  }
+}
+
+/** Selects messages everywhere in the same way; every criterion given must hold. */
+export interface QueueFilter {
+  readonly ids?: readonly string[];
+  readonly from?: string;
+  readonly to?: string;
+  readonly toDomain?: string;
+  readonly account?: string;
+  readonly state?: QueueState;
+  /** Text that the last error contains, whatever the case. */
+  readonly error?: string;
+  /** Created before this time, epoch milliseconds. */
+  readonly before?: number;
+}
+
+export const QUEUE_SORTS = ["created", "due", "size", "attempts", "domain"] as const;
+export type QueueSort = (typeof QUEUE_SORTS)[number];
+
+/** Queries over the rows; each engine answers them in its own way. */
+export interface QueueView {
+  get(stream: string): Promise<QueueRow | undefined>;
+  /** Queued rows due at or before `now`, by (due, stream), after that cursor. */
+  due(
+    now: number,
+    limit: number,
+    after?: { readonly due: number; readonly stream: string },
+  ): Promise<QueueRow[]>;
+  /** The earliest due time of all queued rows; undefined when none is queued. */
+  nextDue(): Promise<number | undefined>;
+  /** Rows whose attempt has no outcome; after a start these are what a crash left open. */
+  attempting(limit: number): Promise<QueueRow[]>;
+  list(
+    filter: QueueFilter,
+    page: {
+      readonly sort?: QueueSort;
+      readonly descending?: boolean;
+      readonly limit: number;
+      readonly offset?: number;
+    },
+  ): Promise<QueueRow[]>;
+  count(filter: QueueFilter): Promise<number>;
+  /** Number of messages by state; kept, not counted, so that asking is cheap. */
+  depth(): Promise<Record<QueueState, number>>;
+}
