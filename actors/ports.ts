@@ -146,3 +146,34 @@ export interface ComposedReport {
 export interface Reporter {
   compose(report: ReportRequest): Promise<ComposedReport>;
 }
+
+/** A message as it was taken in, its body staged; each recipient becomes a stream of its own. */
+export interface Submission {
+  /** From `newSubmissionId`; stands in the Received header too. */
+  readonly id: string;
+  readonly account: string | null;
+  readonly mailFrom: string;
+  readonly recipients: readonly {
+    readonly rcptTo: string;
+    readonly dsn: EventData<"Enqueued">["dsn"];
+  }[];
+  readonly body: StagedBody;
+  readonly messageId: string | null;
+  readonly has8bit: boolean;
+  readonly smtputf8: boolean;
+  readonly requireTLS: boolean;
+  readonly source: EventData<"Enqueued">["source"];
+  /** Epoch milliseconds before which it is not tried; absent: at once. */
+  readonly due?: number;
+}
+
+/** Takes messages into the queue. */
+export interface Submitter {
+  newSubmissionId(): string;
+  /**
+   * Resolves with a stream per recipient, in order, when all are on disk: only then may the
+   * sender be told so.
+   * @throws StoreUnavailable when the disk does not take it; nothing is enqueued then
+   */
+  submit(submission: Submission): Promise<{ readonly stream: string; readonly rcptTo: string }[]>;
+}
