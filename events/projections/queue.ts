@@ -72,6 +72,8 @@ export const queueProjection: Projection<QueueRow> = {
     finished: "INTEGER",
     body: "TEXT",
   },
+  counted: "state",
+  body: "body",
   indexes: {
     queue_due: "(due, stream) WHERE state = 'queued'",
     queue_active: "(state, stream) WHERE finished IS NULL",
@@ -186,8 +188,8 @@ export interface QueueView {
     limit: number,
     after?: { readonly due: number; readonly stream: string },
   ): Promise<QueueRow[]>;
-  /** The earliest due time of all queued rows; undefined when none is queued. */
-  nextDue(): Promise<number | undefined>;
+  /** The earliest due time later than `after` of all queued rows; undefined when there is none. */
+  nextDue(after: number): Promise<number | undefined>;
   /** Rows whose attempt has no outcome; after a start these are what a crash left open. */
   attempting(limit: number): Promise<QueueRow[]>;
   list(
