@@ -17,6 +17,10 @@ export interface Projection<R extends Row> {
   readonly version: number;
   /** Column types; the first is the key. */
   readonly columns: { readonly [C in keyof R]: "TEXT" | "INTEGER" };
+  /** A column whose number of rows per value is kept as counters, so that asking costs nothing. */
+  readonly counted?: keyof R & string;
+  /** A column that names the body (SHA-256) the row needs; null when it needs none any more. */
+  readonly body?: keyof R & string;
   /** Indexes, as the parts of CREATE INDEX behind the table's name: `(due, stream) WHERE …`. */
   readonly indexes: Readonly<Record<string, string>>;
   /** The key of the row that an event touches; undefined when it touches none. */
