@@ -76,6 +76,13 @@ export interface RecordData {
   readonly MX: { readonly preference: number; readonly exchange: string };
   readonly TXT: readonly Uint8Array[];
   readonly PTR: string;
+  /** RFC 6698, section 2.1; `matching` is the matching type, `data` the association data. */
+  readonly TLSA: {
+    readonly usage: number;
+    readonly selector: number;
+    readonly matching: number;
+    readonly data: Uint8Array;
+  };
 }
 export type RecordType = keyof RecordData;
 
