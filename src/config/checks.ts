@@ -1,0 +1,171 @@
+/**
+ * What has to fit together between the sections of a config: names that are used and defined,
+ * addresses and domains that are named once, routes that can be reached.
+ */
+import { coversDomain, type DomainPattern, matchesDomain } from "./domain_pattern.ts";
+import { didYouMean, formatPath, type Path, type Problem } from "./problems.ts";
+import type { ConfigFile } from "./schema.ts";
+import { DIRECT, type ListenerConfig, type RouteConfig, type RouteTable } from "./types.ts";
+
+/** A route with its place in the file. */
+export interface PlacedRoute extends RouteConfig {
+  readonly at: Path;
+}
+
+export interface PlacedRoutes extends RouteTable {
+  readonly accounts: ReadonlyMap<string, readonly PlacedRoute[]>;
+  readonly domains: ReadonlyMap<string, readonly PlacedRoute[]>;
+  readonly global: readonly PlacedRoute[];
+}
+
+/** Two listeners cannot share an address; port 0 is a new one each time. */
+export function checkListeners(listeners: readonly ListenerConfig[]): Problem[] {
+  const names = new Map<string, string>();
+  return listeners.flatMap(({ name, listen }) => {
+    if (listen.port === 0) return [];
+    const key = `${listen.address} ${listen.port}`;
+    const other = names.get(key);
+    names.set(key, other ?? name);
+    return other === undefined ? [] : [{
+      path: ["listen", name, "address"],
+      message: `is the address of ${formatPath(["listen", other])} too; give each its own`,
+      showValue: true,
+    }];
+  });
+}
+
+export function checkQueue(queue: ConfigFile["queue"]): Problem[] {
+  if (queue.destination_concurrency <= queue.concurrency) return [];
+  return [{
+    path: ["queue", "destination_concurrency"],
+    message:
+      `is more than queue.concurrency, which is ${queue.concurrency}; lower it or raise that`,
+    showValue: true,
+  }];
+}
+
+/**
+ * Routes name transports that exist. Looks at the file itself, before the schema, so that a wrong
+ * name is reported together with whatever else is wrong.
+ */
+export function checkTransportNames(file: unknown): Problem[] {
+  const section = (value: unknown): Readonly<Record<string, unknown>> =>
+    typeof value === "object" && value !== null && !Array.isArray(value) ? { ...value } : {};
+  const config = section(file);
+  const known = new Set([DIRECT, ...Object.keys(section(config.transports))]);
+  const check = (owner: unknown, at: Path): Problem[] => {
+    const { routes } = section(owner);
+    if (!Array.isArray(routes)) return [];
+    return routes.flatMap((route, n): Problem[] => {
+      const { transport } = section(route);
+      if (typeof transport !== "string" || transport === "" || known.has(transport)) return [];
+      const message = `is not a transport${didYouMean(transport, known)}`;
+      return [{ path: [...at, "routes", n, "transport"], message, showValue: true }];
+    });
+  };
+  return [
+    ...["accounts", "domains"].flatMap((scope) =>
+      Object.entries(section(config[scope])).flatMap(([name, owner]) => check(owner, [scope, name]))
+    ),
+    ...check(config, []),
+  ];
+}
+
+export function checkRoutes(
+  routes: PlacedRoutes,
+  maxAttempts: number,
+): Problem[] {
+  const domainScopes = [...routes.domains].flatMap(([domain, list]) =>
+    list.flatMap((route) => outsideOf(domain, route))
+  );
+  const lists = [...routes.accounts.values(), ...routes.domains.values(), routes.global];
+  return [
+    ...lists.flat().flatMap((route) => checkRoute(route, maxAttempts)),
+    ...domainScopes,
+    ...lists.flatMap(shadowed),
+    ...routes.global.flatMap((route) => shadowedByDomains(route, routes.domains)),
+  ];
+}
+
+function checkRoute(route: PlacedRoute, maxAttempts: number): Problem[] {
+  const problems: Problem[] = [];
+  // The last attempt has max_attempts - 1 before it.
+  if ((route.minimumAttempts ?? 0) >= maxAttempts) {
+    problems.push({
+      path: [...route.at, "minimum_attempts"],
+      message: `is never reached: queue.max_attempts is ${maxAttempts}, so the last attempt has ` +
+        `${maxAttempts - 1} before it`,
+      showValue: true,
+    });
+  }
+  const criteria = [["from_domain", route.fromDomain], ["to_domain", route.toDomain]] as const;
+  for (const [name, patterns] of criteria) {
+    patterns?.forEach((pattern, n) => {
+      const wider = patterns.findIndex((other, m) =>
+        m !== n && coversDomain(other, pattern) && (m < n || !coversDomain(pattern, other))
+      );
+      if (wider < 0) return;
+      problems.push({
+        path: [...route.at, name, n],
+        message: `is meant by ${name}[${wider}] already; remove it`,
+        showValue: true,
+      });
+    });
+  }
+  return problems;
+}
+
+/** Routes of a domain are asked only for senders in it. */
+function outsideOf(domain: string, route: PlacedRoute): Problem[] {
+  if (!route.fromDomain || route.fromDomain.some((pattern) => matchesDomain(pattern, domain))) {
+    return [];
+  }
+  return [{
+    path: [...route.at, "from_domain"],
+    message: `can never match: these routes are asked only for senders at ${domain}; ` +
+      "leave the criterion out, or move the route to [[routes]]",
+  }];
+}
+
+const covers = (
+  wide: readonly DomainPattern[] | undefined,
+  narrow: readonly DomainPattern[] | undefined,
+): boolean =>
+  // Patterns are whole branches of the tree or single leaves, so what several of them cover
+  // together, one of them covers alone.
+  !wide || (narrow?.every((inner) => wide.some((outer) => coversDomain(outer, inner))) ?? false);
+
+/** Whether `wide` takes every message that `narrow` would. */
+const takesAllOf = (wide: RouteConfig, narrow: RouteConfig): boolean =>
+  covers(wide.fromDomain, narrow.fromDomain) && covers(wide.toDomain, narrow.toDomain) &&
+  (wide.minimumAttempts ?? 0) <= (narrow.minimumAttempts ?? 0);
+
+const neverMatches = (route: PlacedRoute, earlier: string): Problem => ({
+  path: route.at,
+  message: `can never match: ${earlier} comes first and takes every message that this one would; ` +
+    "move this one before it or remove it",
+});
+
+function shadowed(list: readonly PlacedRoute[]): Problem[] {
+  return list.flatMap((route, n) => {
+    const earlier = list.slice(0, n).find((other) => takesAllOf(other, route));
+    return earlier ? [neverMatches(route, earlier.path)] : [];
+  });
+}
+
+/** A global route for certain senders' domains, each of which has a route of its own for it. */
+function shadowedByDomains(
+  route: PlacedRoute,
+  domains: ReadonlyMap<string, readonly PlacedRoute[]>,
+): Problem[] {
+  const owners = (route.fromDomain ?? []).map((pattern) =>
+    pattern.below
+      ? undefined
+      : domains.get(pattern.domain)?.find((own) =>
+        takesAllOf(own, { ...route, fromDomain: [pattern] })
+      )
+  );
+  const paths = owners.flatMap((owner) => owner ? [owner.path] : []);
+  if (paths.length === 0 || paths.length < owners.length) return [];
+  return [neverMatches(route, paths.join(" and "))];
+}
