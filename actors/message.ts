@@ -68,10 +68,9 @@ export type Command =
   }
   | { readonly type: "NoteFindings"; readonly findings: readonly Finding[] }
   /** A crash of the process cut the attempt short. */
-  | { readonly type: "Interrupt"; readonly now: number; readonly random: number }
+  | { readonly type: "Interrupt"; readonly now: number }
   /** A fault of our own code ended the attempt. */
   | { readonly type: "Fault"; readonly reason: string; readonly stack: string }
-  | { readonly type: "NoteReport"; readonly report: EventData<"DSNSent"> }
   | { readonly type: "Hold"; readonly who: string; readonly why: string; readonly stack?: string }
   | { readonly type: "Release"; readonly who: string; readonly why: string; readonly now: number }
   | {
@@ -152,8 +151,6 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
       }
       return facts;
     }
-    case "NoteReport":
-      return [{ type: "DSNSent", data: command.report }];
     case "Hold": {
       expect(command.type, state, "queued");
       const { who, why, stack } = command;

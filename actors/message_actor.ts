@@ -1,0 +1,391 @@
+/**
+ * One running message: loads its stream, makes one attempt, appends the outcome, and is gone.
+ *
+ *   1. fold the stream; a stream that no fold accepts is quarantined (Held, with the reason)
+ *   2. append AttemptStarted and TransportChosen; only then may anything be dialled
+ *   3. hand the job to the delivery port, appending findings as they come
+ *   4. append the outcome, together with the report to the sender if one is due
+ *
+ * A fault of our own code anywhere on the way is recorded as a temporary failure with its stack,
+ * and after FAULTS_BEFORE_HOLD in a row the message is held. Nothing it does reaches its
+ * neighbours: `runAttempt` throws nothing but StoreUnavailable, before anything was dialled.
+ */
+import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
+import { StoreUnavailable, type StreamAppend, WrongVersion } from "../events/store.ts";
+import {
+  type Command,
+  decide,
+  decideReport,
+  evolve,
+  fold,
+  INTERRUPTED,
+  type Message,
+} from "./message.ts";
+import type {
+  Clock,
+  ComposedReport,
+  Delivery,
+  EventStore,
+  Finding,
+  Findings,
+  Ids,
+  Log,
+  Outcome,
+  Random,
+  Reporter,
+  Router,
+} from "./ports.ts";
+import type { RetryPolicy } from "./retry.ts";
+
+export interface MessagePorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly ids: Ids;
+  readonly log: Log;
+  readonly store: EventStore;
+  readonly router: Router;
+  readonly delivery: Delivery;
+  readonly reporter: Reporter;
+  readonly policy: () => RetryPolicy;
+}
+
+/** Waits between tries to record an outcome that the store does not take, milliseconds. */
+const RECORD_AGAIN = [250, 1_000, 2_000, 5_000] as const;
+
+/**
+ * Makes one attempt for a message that is queued and due.
+ * @param known the stream's events where the caller has them all, to save reading them
+ * @param signal aborts the attempt; it is then recorded as canceled
+ * @param gone aborts the recording of an outcome that the store does not take: the process ends
+ * @returns the message as it is afterwards, also when it was not to be tried now (not queued, not
+ *   due); undefined when it was quarantined, or another writer was first
+ * @throws StoreUnavailable when the start could not be recorded; nothing was dialled then, but
+ *   whether the log has the AttemptStarted is not known
+ */
+export async function runAttempt(
+  ports: MessagePorts,
+  stream: string,
+  known: readonly StoredEvent[] | undefined,
+  signal: AbortSignal,
+  gone: AbortSignal,
+): Promise<Message | undefined> {
+  const actor = new MessageActor(ports, stream, gone);
+  try {
+    if (!(await actor.begin(known))) return actor.state;
+  } catch (cause) {
+    if (cause instanceof StoreUnavailable) throw cause;
+    if (cause instanceof WrongVersion) return undefined; // another writer was first: its turn
+    await quarantine(ports, stream, cause);
+    return undefined;
+  }
+  try {
+    await actor.attempt(signal);
+  } catch (cause) {
+    try {
+      if (cause === GONE) return undefined;
+      await actor.fault(cause);
+    } catch (second) {
+      if (second !== GONE) await quarantine(ports, stream, second);
+      return undefined;
+    }
+  } finally {
+    actor.ended = true;
+  }
+  return actor.state;
+}
+
+/**
+ * Holds a message whose events no fold accepts, whatever state it seems to be in, so that it is
+ * seen by the operator and tried by nobody.
+ */
+export async function quarantine(
+  ports: Pick<MessagePorts, "store" | "log">,
+  stream: string,
+  cause: unknown,
+): Promise<void> {
+  const { message, stack } = describe(cause);
+  ports.log.error("message quarantined", { stream, reason: message });
+  const held: Fact = {
+    type: "Held",
+    data: { who: "supervisor", why: `quarantined: ${message}`, stack },
+  };
+  try {
+    const expectedVersion = await ports.store.version(stream);
+    await ports.store.append([{ stream, expectedVersion, facts: [held] }]);
+  } catch (failed) {
+    // The message stays where it is and is met again at the next start.
+    ports.log.error("quarantine not recorded", { stream, reason: describe(failed).message });
+  }
+}
+
+/** Thrown to unwind when the process ends before an outcome could be recorded. */
+const GONE = Symbol("the process is ending");
+
+/** How long after being aborted a delivery may take to end, milliseconds. */
+export const ABORT_GRACE = 30_000;
+
+class MessageActor implements Findings {
+  /** Set when the attempt is over: a delivery that goes on regardless can record nothing. */
+  ended = false;
+  #state: Message | undefined;
+  #transport: EventData<"TransportChosen"> | undefined;
+  #noted: Finding[] = [];
+
+  constructor(
+    readonly ports: MessagePorts,
+    readonly stream: string,
+    readonly gone: AbortSignal,
+  ) {}
+
+  get state(): Message {
+    if (!this.#state) throw new Error(`stream ${this.stream} has no events`);
+    return this.#state;
+  }
+
+  /** Loads and starts; false when the message is not queued, or not due (any more). */
+  async begin(known: readonly StoredEvent[] | undefined): Promise<boolean> {
+    const { store, router, clock, random, policy } = this.ports;
+    this.#state = fold(known ?? await store.readStream(this.stream));
+    const state = this.state;
+    const now = clock.now();
+    if (state.status !== "queued" || state.due > now) return false;
+    const transport = router.choose({
+      account: state.enqueued.account,
+      mailFrom: state.enqueued.mailFrom,
+      rcptTo: state.enqueued.rcptTo,
+      size: state.enqueued.size,
+      attempt: state.attempts + 1,
+      ...(state.override ? { override: state.override } : {}),
+    });
+    const facts = decide({
+      type: "StartAttempt",
+      now,
+      transport,
+      policy: policy(),
+      random: random.next(),
+    }, state);
+    this.#transport = transport;
+    await this.#append(facts);
+    return true;
+  }
+
+  async attempt(signal: AbortSignal): Promise<void> {
+    const { delivery, clock, policy } = this.ports;
+    const { enqueued: message, attempts: attempt, tried } = this.state;
+    const transport = this.#transport!;
+    const job = { stream: this.stream, attempt, message, transport, tried };
+    const outcome = await endsOnAbort(clock, signal, delivery.attempt(job, this, signal));
+    const findings = this.#noted;
+    this.#noted = [];
+    await this.#conclude({
+      type: "Conclude",
+      now: clock.now(),
+      findings,
+      outcome,
+      policy: policy(),
+    });
+  }
+
+  note(finding: Finding): void {
+    this.#noted.push(finding);
+  }
+
+  async flush(): Promise<void> {
+    if (this.#noted.length === 0 || this.ended) return;
+    const findings = this.#noted;
+    this.#noted = [];
+    const facts = decide({ type: "NoteFindings", findings }, this.state);
+    await this.#record(() => this.#append(facts));
+  }
+
+  async fault(cause: unknown): Promise<void> {
+    const { message, stack } = describe(cause);
+    this.ports.log.error("attempt ended in a fault of our own code", {
+      stream: this.stream,
+      reason: message,
+      stack,
+    });
+    this.#noted = [];
+    await this.#record(() =>
+      this.#append(decide({ type: "Fault", reason: message, stack }, this.state))
+    );
+  }
+
+  /** Appends the outcome, with a report to the sender in the same transaction if one is due. */
+  async #conclude(command: Command & { type: "Conclude" }): Promise<void> {
+    const facts = decide(command, this.state);
+    const failure = facts.find((fact) => fact.type === "Failed");
+    const report = failure && decideReport(this.state, failure.data, command.policy);
+    if (!failure || !report) return await this.#record(() => this.#append(facts));
+    if ("notSent" in report) {
+      const { kind, notSent } = report;
+      const all: Fact[] = [...facts, { type: "DSNSent", data: { kind, notSent } }];
+      return await this.#record(() => this.#append(all));
+    }
+    const { clock, reporter } = this.ports;
+    await this.#record(async () => {
+      const composed = await reporter.compose({
+        kind: report.kind,
+        stream: this.stream,
+        message: this.state.enqueued,
+        arrived: new Date(this.state.arrived).toISOString(),
+        at: this.state.attemptStarted ?? command.now,
+        attempt: this.state.attempts,
+        failure: failure.data,
+        ...(report.until === undefined ? {} : { until: report.until }),
+      });
+      const dsn = this.#reportStream(composed, clock.now());
+      const sent: Fact = { type: "DSNSent", data: { kind: report.kind, dsn: dsn.stream } };
+      try {
+        await this.#append([...facts, sent], dsn, composed);
+      } catch (cause) {
+        await composed.discard();
+        throw cause;
+      }
+    });
+  }
+
+  /** The report as a message of its own, from the null reverse-path (RFC 3464, section 2). */
+  #reportStream(composed: ComposedReport, now: number): StreamAppend {
+    const { enqueued } = this.state;
+    const enqueuedReport = decide({
+      type: "Enqueue",
+      data: {
+        account: enqueued.account,
+        mailFrom: "",
+        rcptTo: enqueued.mailFrom,
+        size: composed.body.size,
+        body: composed.body.sha256,
+        messageId: composed.messageId,
+        has8bit: composed.has8bit,
+        smtputf8: composed.smtputf8,
+        requireTLS: false,
+        dsn: { notify: ["NEVER"] },
+        submission: this.ports.ids.next(),
+        source: { kind: "dsn", of: this.stream },
+        due: new Date(now).toISOString(),
+      },
+    }, undefined);
+    return { stream: this.ports.ids.next(), expectedVersion: 0, facts: enqueuedReport };
+  }
+
+  async #append(facts: Fact[], other?: StreamAppend, composed?: ComposedReport): Promise<void> {
+    const { stream } = this;
+    const own = { stream, expectedVersion: this.state.version, facts };
+    const stored = await this.ports.store.append(
+      other ? [own, other] : [own],
+      composed ? [composed.body] : undefined,
+    );
+    for (const event of stored) {
+      if (event.stream === stream) this.#state = evolve(this.#state, event);
+    }
+  }
+
+  /**
+   * A store that failed may have written all the same. Nobody else writes to a message that is
+   * being attempted, so a stream that has grown has what we tried to append.
+   */
+  async #recordedAfterAll(): Promise<boolean> {
+    const { store } = this.ports;
+    if (await store.version(this.stream) === this.state.version) return false;
+    this.#state = fold(await store.readStream(this.stream));
+    return true;
+  }
+
+  /**
+   * Records what has happened already. A store that does not take it is asked again until it
+   * does: the outcome of a delivery is not given up for a full disk.
+   */
+  async #record(append: () => Promise<void>): Promise<void> {
+    for (let again = 0;; again++) {
+      try {
+        if (again > 0 && await this.#recordedAfterAll()) return;
+        return await append();
+      } catch (cause) {
+        if (!(cause instanceof StoreUnavailable)) throw cause;
+        const wait = RECORD_AGAIN[Math.min(again, RECORD_AGAIN.length - 1)]!;
+        this.ports.log.warn("outcome not recorded, trying again", {
+          stream: this.stream,
+          reason: cause.message,
+        });
+        await pause(this.ports.clock, wait, this.gone);
+        if (this.gone.aborted) throw GONE;
+      }
+    }
+  }
+}
+
+/**
+ * The outcome of a delivery; a delivery that does not end within ABORT_GRACE of being aborted is
+ * given up on.
+ */
+async function endsOnAbort(
+  clock: Clock,
+  signal: AbortSignal,
+  delivery: Promise<Outcome>,
+): Promise<Outcome> {
+  let cancel = () => {};
+  let watch = () => {};
+  const overdue = new Promise<never>((_, reject) => {
+    watch = () => {
+      cancel = clock.timer(ABORT_GRACE, () => {
+        reject(new Error(`the delivery did not end within ${ABORT_GRACE} ms of being aborted`));
+      });
+    };
+  });
+  if (signal.aborted) watch();
+  else signal.addEventListener("abort", watch, { once: true });
+  try {
+    return await Promise.race([delivery, overdue]);
+  } finally {
+    signal.removeEventListener("abort", watch);
+    cancel();
+  }
+}
+
+/** Ends an attempt that nobody runs: a crash, or a failing disk, left it open (invariant 4). */
+export async function finishInterrupted(
+  ports: Pick<MessagePorts, "store" | "log" | "clock">,
+  stream: string,
+): Promise<void> {
+  const { store, clock } = ports;
+  try {
+    const state = fold(await store.readStream(stream));
+    if (state?.status !== "attempting") return; // it ended meanwhile
+    const facts = decide({ type: "Interrupt", now: clock.now() }, state);
+    await store.append([{ stream, expectedVersion: state.version, facts }]);
+    ports.log.info(INTERRUPTED, { stream, attempt: state.attempts });
+  } catch (cause) {
+    if (cause instanceof StoreUnavailable) throw cause;
+    await quarantine(ports, stream, cause);
+  }
+}
+
+/** Resolves after `ms` milliseconds, or as soon as the signal aborts. */
+export function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve();
+    const stop = () => {
+      cancel();
+      resolve();
+    };
+    const cancel = clock.timer(ms, () => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    });
+    signal.addEventListener("abort", stop, { once: true });
+  });
+}
+
+/** Message and stack of whatever was thrown, within bounds. */
+export function describe(cause: unknown): { message: string; stack: string } {
+  let message: string;
+  let stack: string | undefined;
+  try {
+    message = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
+    stack = cause instanceof Error ? cause.stack : undefined;
+  } catch {
+    message = "something was thrown that cannot be described";
+  }
+  return { message: message.slice(0, 1_000), stack: (stack ?? message).slice(0, 8_000) };
+}

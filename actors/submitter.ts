@@ -1,0 +1,49 @@
+/**
+ * Takes messages in: a stream per recipient, all of them and the body in one append. When `submit`
+ * resolves, the sender may have its 250 (invariant 1).
+ */
+import { StoreUnavailable } from "../events/store.ts";
+import type { Clock, EventStore, Ids, Submission, Submitter } from "./ports.ts";
+import { decide } from "./message.ts";
+
+export class QueueSubmitter implements Submitter {
+  constructor(
+    private readonly ports: {
+      readonly clock: Clock;
+      readonly ids: Ids;
+      readonly store: EventStore;
+      /** Told when the store did not take a message; what the disk holds is then not known. */
+      readonly unavailable?: () => void;
+    },
+  ) {}
+
+  newSubmissionId(): string {
+    return this.ports.ids.next();
+  }
+
+  async submit(submission: Submission): Promise<{ stream: string; rcptTo: string }[]> {
+    const { clock, ids, store } = this.ports;
+    const { id, body, recipients, due, ...rest } = submission;
+    const message = {
+      ...rest,
+      size: body.size,
+      body: body.sha256,
+      submission: id,
+      due: new Date(due ?? clock.now()).toISOString(),
+    };
+    const taken = recipients.map(({ rcptTo, dsn }) => {
+      const facts = decide({ type: "Enqueue", data: { ...message, rcptTo, dsn } }, undefined);
+      return { stream: ids.next(), rcptTo, facts };
+    });
+    try {
+      await store.append(
+        taken.map(({ stream, facts }) => ({ stream, expectedVersion: 0, facts })),
+        [body],
+      );
+    } catch (cause) {
+      if (cause instanceof StoreUnavailable) this.ports.unavailable?.();
+      throw cause;
+    }
+    return taken.map(({ stream, rcptTo }) => ({ stream, rcptTo }));
+  }
+}
