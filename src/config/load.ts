@@ -15,7 +15,7 @@ import {
   type PlacedRoute,
   type PlacedRoutes,
 } from "./checks.ts";
-import { canonicalDomain, isDomainName } from "./domain_pattern.ts";
+import { hostName } from "../dns/names.ts";
 import { type Environment, fillIn } from "./environment.ts";
 import {
   ConfigError,
@@ -154,8 +154,7 @@ function withDotenv(env: Environment, folder: string): Environment {
 }
 
 function systemHostname({ systemHostname = Deno.hostname }: ConfigSource): string {
-  const name = canonicalDomain(systemHostname());
-  return isDomainName(name) ? name : "localhost";
+  return hostName(systemHostname()) ?? "localhost";
 }
 
 function build(data: ConfigFile, base: string) {
@@ -282,8 +281,8 @@ function routesOf(data: ConfigFile, problems: Problem[]): PlacedRoutes {
   const domains = new Map<string, PlacedRoute[]>();
   for (const [name, { routes }] of Object.entries(data.domains)) {
     const path = ["domains", name];
-    const domain = canonicalDomain(name);
-    if (!isDomainName(domain)) {
+    const domain = hostName(name);
+    if (domain === undefined) {
       problems.push({ path, message: 'is not a domain name; write it like "example.com"' });
     } else if (domains.has(domain)) {
       problems.push({ path, message: `is ${domain} again; put its settings in one section` });

@@ -6,7 +6,8 @@
  */
 import { isIP } from "node:net";
 import { z } from "zod";
-import { canonicalDomain, isDomainName, parseDomainPattern } from "./domain_pattern.ts";
+import { hostName } from "../dns/names.ts";
+import { parseDomainPattern } from "./domain_pattern.ts";
 import type { SocketAddress } from "./types.ts";
 
 const DURATION_UNITS: Readonly<Record<string, number>> = {
@@ -100,19 +101,12 @@ export const DnsServer = text(
 );
 
 export const DomainName = text(
-  (value) => {
-    const domain = canonicalDomain(value);
-    return isDomainName(domain) ? domain : undefined;
-  },
+  hostName,
   'is not a domain name; write it like "mail.example.com"',
 );
 
 export const Host = text(
-  (value) => {
-    if (isIP(value) !== 0) return value;
-    const domain = canonicalDomain(value);
-    return isDomainName(domain) ? domain : undefined;
-  },
+  (value) => isIP(value) === 0 ? hostName(value) : value,
   'is not a host; write a name like "relay.example.net" or an IP address, without a port',
 );
 
