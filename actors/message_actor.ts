@@ -82,10 +82,10 @@ export async function runAttempt(
     await actor.attempt(signal);
   } catch (cause) {
     try {
-      if (cause === GONE) return undefined;
+      if (lostTheMessage(cause)) return undefined;
       await actor.fault(cause);
     } catch (second) {
-      if (second !== GONE) await quarantine(ports, stream, second);
+      if (!lostTheMessage(second)) await quarantine(ports, stream, second);
       return undefined;
     }
   } finally {
@@ -120,6 +120,10 @@ export async function quarantine(
 
 /** Thrown to unwind when the process ends before an outcome could be recorded. */
 const GONE = Symbol("the process is ending");
+
+/** The process ends, or another writer has ended the attempt: there is nothing left to record. */
+const lostTheMessage = (cause: unknown): boolean =>
+  cause === GONE || cause instanceof WrongVersion;
 
 /** How long after being aborted a delivery may take to end, milliseconds. */
 export const ABORT_GRACE = 30_000;

@@ -78,9 +78,13 @@ export class Supervisor {
   #idle: (() => void)[] = [];
   readonly #gone = new AbortController();
 
-  constructor(ports: SupervisorPorts, limits: Limits) {
+  readonly #failed: (cause: unknown) => void;
+
+  /** @param failed is told of a fault of the supervisor itself, which then has to be restarted */
+  constructor(ports: SupervisorPorts, limits: Limits, failed: (cause: unknown) => void) {
     this.#ports = ports;
     this.#schedule = new Schedule(limits);
+    this.#failed = failed;
   }
 
   /** Attempts running now. */
@@ -241,7 +245,7 @@ export class Supervisor {
   }
 
   async #run(item: Item): Promise<void> {
-    const { clock, log } = this.#ports;
+    const { clock } = this.#ports;
     const abort = new AbortController();
     const cancel = clock.timer(ATTEMPT_DEADLINE, () => abort.abort());
     this.#running.set(item.stream, abort);
@@ -255,10 +259,8 @@ export class Supervisor {
         this.#gone.signal,
       );
     } catch (cause) {
-      if (!(cause instanceof StoreUnavailable)) {
-        log.error("an attempt escaped its actor", { stream: item.stream, ...describe(cause) });
-      }
-      this.storeFailed();
+      if (cause instanceof StoreUnavailable) this.storeFailed();
+      else this.#failed(cause); // an actor catches everything of its own
     }
     cancel();
     this.#running.delete(item.stream);
@@ -286,8 +288,8 @@ export class Supervisor {
         await this.#readAll();
       }
     } catch (cause) {
-      this.#ports.log.error("the queue could not be read", { reason: describe(cause).message });
-      this.storeFailed();
+      if (cause instanceof StoreUnavailable) this.storeFailed();
+      else this.#failed(cause);
     } finally {
       this.#reading = false;
     }
