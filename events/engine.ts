@@ -52,6 +52,8 @@ export interface RowChange {
   readonly key: string;
   /** True when there was no such row before. A hint: insert instead of replace. */
   readonly fresh: boolean;
+  /** The row as it was, when not fresh. A hint: only what differs need be written. */
+  readonly before: Row | undefined;
   readonly row: Row | undefined;
 }
 

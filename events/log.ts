@@ -1,0 +1,532 @@
+/**
+ * The event log: an EventStore over any StorageEngine.
+ *
+ * An append goes through these steps:
+ *  1. Its facts are checked against the catalogue and turned into canonical JSON, at once.
+ *  2. It waits until the end of the turn of the event loop; all that waits then is one batch.
+ *  3. Expected versions are compared. An append that is behind is left out, alone.
+ *  4. Events get their time, position and hash; projections are folded; a checkpoint is added when
+ *     one is due.
+ *  5. The engine writes all of it in one transaction, durably. Then every waiter is told.
+ *
+ * When the engine fails, every waiter gets StoreUnavailable, nothing is remembered of the batch, and
+ * appends are refused until a probe (after 1 s, 2 s, … 10 s) finds the disk taking writes again.
+ */
+import {
+  checkFact,
+  type Fact,
+  isEventType,
+  type StoredEvent,
+  UnreadableEvent,
+} from "./catalogue.ts";
+import { CATALOGUE } from "./catalogue.ts";
+import { canonicalJson, eventHash, GENESIS, wellFormed } from "./chain.ts";
+import { CHECKPOINT_EVENTS, CHECKPOINT_INTERVAL, type Signer, Uncovered } from "./checkpoints.ts";
+import { decode, messageOf } from "./decode.ts";
+import type { Checkpoint, MaybePromise, RawEvent, StorageEngine, StreamHead } from "./engine.ts";
+import { bodyChanges, fold } from "./fold.ts";
+import type { Projection, Row } from "./projection.ts";
+import { queueProjection } from "./projections/queue.ts";
+import { bringInStep } from "./rebuild.ts";
+import {
+  type EventStore,
+  type StagedBody,
+  StoreUnavailable,
+  type StreamAppend,
+  type UnreadableStream,
+  WrongVersion,
+} from "./store.ts";
+
+/** Time, as the log needs it; the clock of actors/ports.ts fits. */
+export interface LogClock {
+  /** Epoch milliseconds. */
+  now(): number;
+  /** Milliseconds since some moment in the past. */
+  monotonic(): number;
+  /** Calls `run` once after `ms` milliseconds; returns the way to cancel it. */
+  timer(ms: number, run: () => void): () => void;
+}
+
+/** What a successful commit was: for metrics. */
+export interface CommitReport {
+  readonly appends: number;
+  readonly events: number;
+  readonly milliseconds: number;
+}
+
+export interface LogOptions {
+  readonly engine: StorageEngine;
+  readonly clock: LogClock;
+  /** Runs the flush later in the same turn of the event loop; setImmediate if not given. */
+  readonly schedule?: (flush: () => void) => void;
+  /** Signs checkpoints; without one none are written. */
+  readonly signer?: Signer;
+  /** Rows to keep in step; the queue if not given. */
+  readonly projections?: readonly Projection<Row>[];
+  /** Is told of bodies that became part of the log, and of files that it needs no more. */
+  readonly bodies?: {
+    taken(bodies: readonly StagedBody[]): void;
+    freed(sha256: readonly string[]): void;
+  };
+  /** A transaction holds no more than this, but for a single append that is larger. */
+  readonly maxEvents?: number;
+  readonly maxBytes?: number;
+  readonly onCommit?: (report: CommitReport) => void;
+  /** A listener threw; nothing else comes of it. */
+  readonly onListenerError?: (error: unknown) => void;
+  /** An event that could not be folded while a projection was rebuilt. */
+  readonly onUnreadable?: (broken: UnreadableStream) => void;
+}
+
+type Health = ReturnType<EventStore["health"]>;
+
+interface CheckedFact {
+  readonly fact: Fact;
+  readonly data: string;
+}
+
+/** An append that waits for its transaction. */
+interface Waiting {
+  readonly appends: readonly {
+    readonly stream: string;
+    readonly expectedVersion: number;
+    readonly facts: readonly CheckedFact[];
+  }[];
+  readonly bodies: readonly StagedBody[];
+  readonly events: number;
+  readonly bytes: number;
+  resolve(events: StoredEvent[]): void;
+  reject(error: Error): void;
+}
+
+/** An append that goes into the transaction, with its events. */
+interface Accepted {
+  readonly waiting: Waiting;
+  readonly events: StoredEvent[];
+}
+
+const MAX_EVENTS = 1000;
+const MAX_BYTES = 8 * 1024 * 1024;
+/** Heads of recently written streams that are remembered. */
+const HEADS = 20_000;
+const PROBE_FIRST = 1000;
+const PROBE_MOST = 10_000;
+
+export class EventLog implements EventStore {
+  readonly #engine: StorageEngine;
+  readonly #options: LogOptions;
+  readonly #projections: readonly Projection<Row>[];
+  readonly #listeners = new Set<(events: readonly StoredEvent[]) => void>();
+  readonly #heads = new Map<string, StreamHead>();
+  #queue: Waiting[] = [];
+  #scheduled = false;
+  #flushing: Promise<void> | undefined;
+  #position = 0;
+  #uncovered = Uncovered.after(undefined);
+  /** Monotonic time at which the oldest event that no checkpoint covers was written. */
+  #uncoveredSince = 0;
+  #cancelCheckpoint: (() => void) | undefined;
+  #cancelProbe: (() => void) | undefined;
+  #health: Health = { ok: true };
+  #closed = false;
+
+  private constructor(options: LogOptions) {
+    this.#options = options;
+    this.#engine = options.engine;
+    this.#projections = options.projections ?? [queueProjection as unknown as Projection<Row>];
+  }
+
+  /** Opens the log: projections are brought in step first, which may take its time. */
+  static async open(options: LogOptions): Promise<EventLog> {
+    const log = new EventLog(options);
+    for (const projection of log.#projections) {
+      await bringInStep(options.engine, projection, options.onUnreadable);
+    }
+    log.#position = await options.engine.head();
+    await log.#loadUncovered();
+    return log;
+  }
+
+  append(
+    appends: readonly StreamAppend[],
+    bodies: readonly StagedBody[] = [],
+  ): Promise<StoredEvent[]> {
+    return new Promise((resolve, reject) => {
+      this.#refuseIfUnavailable();
+      let events = 0;
+      let bytes = bodies.reduce((sum, body) => sum + (body.inline?.length ?? 0), 0);
+      const checked = appends.map(({ stream, expectedVersion, facts }) => ({
+        stream,
+        expectedVersion,
+        facts: facts.map((fact) => {
+          const one = check(fact);
+          events += 1;
+          bytes += one.data.length;
+          return one;
+        }),
+      }));
+      this.#queue.push({ appends: checked, bodies, events, bytes, resolve, reject });
+      this.#wake();
+    });
+  }
+
+  async readStream(stream: string): Promise<StoredEvent[]> {
+    return (await this.#read(() => this.#engine.readStream(stream))).map(decode);
+  }
+
+  async version(stream: string): Promise<number> {
+    const head = this.#heads.get(stream) ??
+      await this.#read(() => this.#engine.streamHead(stream));
+    return head?.version ?? 0;
+  }
+
+  async readAll(after: number, limit: number): Promise<StoredEvent[]> {
+    return (await this.#read(() => this.#engine.readAll(after, limit))).map(decode);
+  }
+
+  head(): number {
+    return this.#position;
+  }
+
+  subscribe(listener: (events: readonly StoredEvent[]) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  health(): Health {
+    return this.#health;
+  }
+
+  /**
+   * Refuses new appends, writes what waits and a last checkpoint, and closes the engine.
+   * Never throws; may be called twice.
+   */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    while (this.#flushing || this.#queue.length > 0) {
+      await (this.#flushing ?? this.#flush());
+    }
+    this.#cancelCheckpoint?.();
+    this.#cancelProbe?.();
+    if (this.#health.ok) await this.#writeCheckpoint();
+    await this.#engine.close();
+  }
+
+  #refuseIfUnavailable(): void {
+    if (this.#closed) throw new StoreUnavailable("the store is closed");
+    if (!this.#health.ok) {
+      throw new StoreUnavailable(`the store takes no writes: ${this.#health.why}`);
+    }
+  }
+
+  async #read<T>(ask: () => MaybePromise<T>): Promise<T> {
+    try {
+      return await ask();
+    } catch (cause) {
+      throw new StoreUnavailable(`the store cannot be read: ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  #wake(): void {
+    if (this.#scheduled || this.#flushing) return;
+    this.#scheduled = true;
+    (this.#options.schedule ?? setImmediate)(() => {
+      this.#scheduled = false;
+      if (!this.#flushing && this.#queue.length > 0) void this.#flush();
+    });
+  }
+
+  /** Writes one batch. Never rejects: whatever happens is told to the waiters. */
+  #flush(): Promise<void> {
+    this.#flushing = this.#writeBatch(this.#takeBatch()).finally(() => {
+      this.#flushing = undefined;
+      if (this.#queue.length > 0) this.#wake();
+    });
+    return this.#flushing;
+  }
+
+  #takeBatch(): Waiting[] {
+    const { maxEvents = MAX_EVENTS, maxBytes = MAX_BYTES } = this.#options;
+    let events = 0;
+    let bytes = 0;
+    let n = 0;
+    for (const waiting of this.#queue) {
+      events += waiting.events;
+      bytes += waiting.bytes;
+      if (n > 0 && (events > maxEvents || bytes > maxBytes)) break;
+      n++;
+    }
+    return this.#queue.splice(0, n);
+  }
+
+  async #writeBatch(batch: Waiting[]): Promise<void> {
+    let prepared;
+    try {
+      prepared = await this.#prepare(batch);
+    } catch (error) {
+      // An append that cannot even be prepared must not take its neighbours along.
+      if (batch.length === 1) batch[0]!.reject(asError(error));
+      else for (const waiting of batch) await this.#writeBatch([waiting]);
+      return;
+    }
+    const { accepted, refused, raw, heads, folded } = prepared;
+    if (!this.#health.ok) return this.#rejectAll(batch, this.#health.why);
+    if (raw.length > 0) {
+      const staged = accepted.flatMap(({ waiting }) => waiting.bodies);
+      const uncovered = this.#uncovered.add(raw);
+      const checkpoint = this.#checkpointIfDue(uncovered);
+      const begun = this.#options.clock.monotonic();
+      try {
+        const { freedFiles } = await this.#engine.commit({
+          events: raw,
+          rows: folded.rows,
+          counts: folded.counts,
+          bodies: bodyChanges(folded.uses, staged),
+          checkpoint,
+        });
+        this.#committed(raw, heads, uncovered, checkpoint);
+        this.#options.onCommit?.({
+          appends: accepted.length,
+          events: raw.length,
+          milliseconds: this.#options.clock.monotonic() - begun,
+        });
+        this.#followUpBodies(staged, freedFiles);
+      } catch (cause) {
+        this.#fail(cause, batch);
+        return;
+      }
+    }
+    for (const [waiting, error] of refused) waiting.reject(error);
+    for (const { waiting, events } of accepted) waiting.resolve(events);
+    if (raw.length > 0) this.#publish(accepted.flatMap(({ events }) => events));
+  }
+
+  /** Steps 3 and 4: decides what the transaction holds. Changes nothing of the log's own state. */
+  async #prepare(batch: readonly Waiting[]) {
+    const heads = new Map<string, StreamHead>();
+    const accepted: Accepted[] = [];
+    const refused: [Waiting, WrongVersion][] = [];
+    const raw: RawEvent[] = [];
+    const time = new Date(this.#options.clock.now()).toISOString();
+    for (const waiting of batch) {
+      const own = new Map<string, StreamHead>();
+      const events: StoredEvent[] = [];
+      const rawBefore = raw.length;
+      let wrong: WrongVersion | undefined;
+      for (const { stream, expectedVersion, facts } of waiting.appends) {
+        let head = own.get(stream) ?? heads.get(stream) ?? this.#heads.get(stream) ??
+          await this.#read(() => this.#engine.streamHead(stream)) ?? NO_STREAM;
+        if (head.version !== expectedVersion) {
+          wrong = new WrongVersion(stream, expectedVersion, head.version);
+          break;
+        }
+        for (const { fact, data } of facts) {
+          const unhashed = {
+            position: this.#position + raw.length + 1,
+            stream,
+            version: head.version + 1,
+            type: fact.type,
+            schema: CATALOGUE[fact.type].schema,
+            time,
+            data,
+            prev: head.hash,
+          };
+          const hash = eventHash(unhashed);
+          raw.push({ ...unhashed, hash });
+          events.push({ ...unhashed, hash, ...fact });
+          head = { version: unhashed.version, hash };
+        }
+        own.set(stream, head);
+      }
+      if (wrong) {
+        raw.length = rawBefore;
+        refused.push([waiting, wrong]);
+        continue;
+      }
+      for (const [stream, head] of own) heads.set(stream, head);
+      accepted.push({ waiting, events });
+    }
+    const folded = await fold(
+      this.#projections,
+      accepted.flatMap(({ events }) => events),
+      (name, keys) => this.#read(() => this.#engine.rows(name, keys)),
+    );
+    return { accepted, refused, raw, heads, folded };
+  }
+
+  #committed(
+    raw: readonly RawEvent[],
+    heads: ReadonlyMap<string, StreamHead>,
+    uncovered: Uncovered,
+    checkpoint: Checkpoint | undefined,
+  ): void {
+    this.#position = raw.at(-1)?.position ?? this.#position;
+    for (const [stream, head] of heads) {
+      this.#heads.delete(stream);
+      this.#heads.set(stream, head);
+    }
+    for (const stream of this.#heads.keys()) {
+      if (this.#heads.size <= HEADS) break;
+      this.#heads.delete(stream);
+    }
+    const wasCovered = this.#uncovered.count === 0;
+    this.#uncovered = checkpoint ? Uncovered.after(checkpoint) : uncovered;
+    if (this.#uncovered.count === 0) {
+      this.#cancelCheckpoint?.();
+      this.#cancelCheckpoint = undefined;
+    } else if (wasCovered) {
+      this.#uncoveredSince = this.#options.clock.monotonic();
+      this.#armCheckpoint();
+    }
+  }
+
+  #followUpBodies(staged: readonly StagedBody[], freedFiles: readonly string[]): void {
+    const { bodies } = this.#options;
+    if (!bodies) return;
+    if (staged.length > 0) bodies.taken(staged);
+    if (freedFiles.length > 0) bodies.freed(freedFiles);
+  }
+
+  #publish(events: readonly StoredEvent[]): void {
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(events);
+      } catch (error) {
+        this.#options.onListenerError?.(error);
+      }
+    }
+  }
+
+  // Checkpoints. The timer runs only while there are events that no checkpoint covers.
+
+  #checkpointIfDue(uncovered: Uncovered): Checkpoint | undefined {
+    const { signer, clock } = this.#options;
+    if (!signer || uncovered.count === 0) return undefined;
+    const waited = this.#uncovered.count > 0 ? clock.monotonic() - this.#uncoveredSince : 0;
+    if (uncovered.count < CHECKPOINT_EVENTS && waited < CHECKPOINT_INTERVAL) return undefined;
+    return uncovered.checkpoint(new Date(clock.now()).toISOString(), signer);
+  }
+
+  #armCheckpoint(): void {
+    if (!this.#options.signer || this.#cancelCheckpoint || this.#closed) return;
+    this.#cancelCheckpoint = this.#options.clock.timer(CHECKPOINT_INTERVAL, () => {
+      this.#cancelCheckpoint = undefined;
+      void this.#checkpointOnTimer();
+    });
+  }
+
+  async #checkpointOnTimer(): Promise<void> {
+    while (this.#flushing) await this.#flushing;
+    if (this.#closed || !this.#health.ok) return;
+    this.#flushing = this.#writeCheckpoint().finally(() => {
+      this.#flushing = undefined;
+      if (this.#queue.length > 0) this.#wake();
+    });
+    await this.#flushing;
+  }
+
+  /** Writes a checkpoint over whatever none covers yet, in a transaction of its own. */
+  async #writeCheckpoint(): Promise<void> {
+    const { signer, clock } = this.#options;
+    if (!signer || this.#uncovered.count === 0) return;
+    try {
+      const time = new Date(clock.now()).toISOString();
+      const checkpoint = this.#uncovered.checkpoint(time, signer);
+      await this.#engine.commit({ events: [], rows: [], counts: [], bodies: [], checkpoint });
+      this.#committed([], new Map(), this.#uncovered, checkpoint);
+    } catch (cause) {
+      this.#fail(cause, []);
+    }
+  }
+
+  /** Sums up the events behind the last checkpoint anew, from the engine. */
+  async #loadUncovered(): Promise<void> {
+    if (!this.#options.signer) return;
+    const last = await this.#engine.lastCheckpoint();
+    let uncovered = Uncovered.after(last);
+    for (let after = last?.to ?? 0;;) {
+      const events = await this.#engine.readAll(after, MAX_EVENTS);
+      uncovered = uncovered.add(events);
+      after = events.at(-1)?.position ?? after;
+      if (events.length < MAX_EVENTS) break;
+    }
+    this.#uncovered = uncovered;
+    this.#uncoveredSince = this.#options.clock.monotonic();
+    if (uncovered.count > 0) this.#armCheckpoint();
+  }
+
+  // When the disk fails.
+
+  #fail(cause: unknown, batch: readonly Waiting[]): void {
+    const why = messageOf(cause);
+    this.#health = { ok: false, why, since: this.#options.clock.now() };
+    this.#heads.clear();
+    this.#cancelCheckpoint?.();
+    this.#cancelCheckpoint = undefined;
+    this.#rejectAll([...batch, ...this.#queue.splice(0)], why, cause);
+    if (!this.#closed) this.#probeAfter(PROBE_FIRST);
+  }
+
+  #rejectAll(waiters: readonly Waiting[], why: string, cause?: unknown): void {
+    for (const waiting of waiters) {
+      waiting.reject(new StoreUnavailable(`the store takes no writes: ${why}`, { cause }));
+    }
+  }
+
+  #probeAfter(ms: number): void {
+    this.#cancelProbe?.();
+    this.#cancelProbe = this.#options.clock.timer(ms, () => {
+      this.#cancelProbe = undefined;
+      if (this.#closed) return;
+      this.#flushing = this.#probe(ms).finally(() => {
+        this.#flushing = undefined;
+      });
+    });
+  }
+
+  async #probe(waited: number): Promise<void> {
+    try {
+      await this.#engine.recover();
+      const known = this.#position;
+      this.#position = await this.#engine.head();
+      await this.#loadUncovered();
+      this.#health = { ok: true };
+      // A commit that was reported as failed may have reached the disk after all: then it counts.
+      if (this.#position > known) await this.#publishFrom(known);
+    } catch (cause) {
+      const since = this.#health.ok ? this.#options.clock.now() : this.#health.since;
+      this.#health = { ok: false, why: messageOf(cause), since };
+      if (!this.#closed) this.#probeAfter(Math.min(2 * waited, PROBE_MOST));
+    }
+  }
+
+  async #publishFrom(known: number): Promise<void> {
+    for (let after = known;;) {
+      const events = await this.readAll(after, MAX_EVENTS);
+      if (events.length === 0) return;
+      this.#publish(events);
+      after = events.at(-1)!.position;
+    }
+  }
+}
+
+const NO_STREAM: StreamHead = { version: 0, hash: GENESIS };
+
+const asError = (error: unknown): Error =>
+  error instanceof Error ? error : new Error(String(error));
+
+/** @throws UnreadableEvent when the fact does not fit the catalogue */
+function check(fact: Fact): CheckedFact {
+  if (!isEventType(fact.type)) {
+    throw new UnreadableEvent(`event type "${(fact as Fact).type}" is not in the catalogue`);
+  }
+  const checked = checkFact(fact);
+  try {
+    return { fact: checked, data: canonicalJson(checked.data) };
+  } catch {
+    // Text from outside that was cut inside a character; everything else zod has refused.
+    const mended = { type: checked.type, data: wellFormed(checked.data) } as Fact;
+    return { fact: mended, data: canonicalJson(mended.data) };
+  }
+}

@@ -1,0 +1,167 @@
+/**
+ * Opens the embedded store of a data folder: for the queue (alone, writing) or for a reader beside
+ * it. Everything that stands in the way is a DataFolderError with one clear line.
+ */
+import { createPublicKey, type KeyObject } from "node:crypto";
+import { Bodies } from "./bodies.ts";
+import { DirectoryBodyFiles } from "./body_files.ts";
+import { loadKey, loadPublicKey, publicKeyPath } from "./checkpoint_key.ts";
+import { signerOf } from "./checkpoints.ts";
+import {
+  bodiesPath,
+  databasePath,
+  DataFolderError,
+  keyPath,
+  lockDataFolder,
+  makeDataFolder,
+} from "./data_folder.ts";
+import { decode, messageOf } from "./decode.ts";
+import type { StoredEvent } from "./catalogue.ts";
+import type { Checkpoint, RawEvent } from "./engine.ts";
+import { EventLog, type LogOptions } from "./log.ts";
+import type { QueueView } from "./projections/queue.ts";
+import { SqliteEngine } from "./sqlite_engine.ts";
+import { SqliteQueueView } from "./sqlite_queue_view.ts";
+
+export interface OpenOptions extends
+  Pick<
+    LogOptions,
+    "clock" | "schedule" | "onCommit" | "onListenerError" | "onUnreadable" | "projections"
+  > {
+  readonly dataDir: string;
+}
+
+/** The log as it stands, for verifying and exporting: nothing is upcast or checked. */
+export interface RawLog {
+  /** Up to `limit` events after `position`, in log order. */
+  events(after: number, limit: number): Promise<RawEvent[]>;
+  /** All events of a stream. */
+  stream(stream: string): Promise<RawEvent[]>;
+  /** Up to `limit` checkpoints after a number. */
+  checkpoints(after: number, limit: number): Promise<Checkpoint[]>;
+}
+
+export interface OpenStore {
+  readonly store: EventLog;
+  readonly bodies: Bodies;
+  readonly view: QueueView;
+  readonly raw: RawLog;
+  /** Verifies the checkpoints of this installation. */
+  readonly publicKey: KeyObject;
+  /** Writes what waits, closes everything and gives the folder free. Never throws. */
+  close(): Promise<void>;
+}
+
+/** What a reader sees of a data folder: each call the newest that is on disk. */
+export interface StoreReader {
+  readonly view: QueueView;
+  readonly bodies: Pick<Bodies, "open">;
+  readonly raw: RawLog;
+  /** @throws UnreadableStream */
+  readStream(stream: string): Promise<StoredEvent[]>;
+  /** @throws UnreadableStream */
+  readAll(after: number, limit: number): Promise<StoredEvent[]>;
+  publicKey(): Promise<KeyObject>;
+  close(): void;
+}
+
+/**
+ * Opens the store for the one process that writes: locks the folder, migrates, brings projections
+ * in step, sweeps orphaned bodies.
+ * @throws DataFolderError
+ */
+export async function openStore(options: OpenOptions): Promise<OpenStore> {
+  const { dataDir } = options;
+  await makeDataFolder(dataDir);
+  const unlock = await lockDataFolder(dataDir);
+  let engine: SqliteEngine | undefined;
+  try {
+    await refuseLostDatabase(dataDir);
+    engine = openDatabase(dataDir, false);
+    const key = await loadKey(dataDir, engine.lastCheckpoint() !== undefined);
+    const bodies = new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir)));
+    const store = await EventLog.open({ ...options, engine, signer: signerOf(key), bodies });
+    engine.dropUnusedBodies();
+    await bodies.sweep();
+    return {
+      store,
+      bodies,
+      view: new SqliteQueueView(engine),
+      raw: rawLog(engine),
+      publicKey: createPublicKey(key),
+      close: async () => {
+        await store.close();
+        await bodies.settled();
+        unlock();
+      },
+    };
+  } catch (cause) {
+    engine?.close();
+    unlock();
+    if (cause instanceof DataFolderError) throw cause;
+    throw new DataFolderError(`data folder ${dataDir}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/**
+ * Opens a data folder for reading only, whether a queue runs on it or not.
+ * @throws DataFolderError
+ */
+export function openReader(dataDir: string): StoreReader {
+  let engine: SqliteEngine;
+  try {
+    engine = openDatabase(dataDir, true);
+  } catch (cause) {
+    if (cause instanceof DataFolderError) throw cause;
+    throw new DataFolderError(`data folder ${dataDir}: ${messageOf(cause)}`, { cause });
+  }
+  const raw = rawLog(engine);
+  return {
+    view: new SqliteQueueView(engine),
+    bodies: new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir))),
+    raw,
+    readStream: async (stream) => (await raw.stream(stream)).map(decode),
+    readAll: async (after, limit) => (await raw.events(after, limit)).map(decode),
+    publicKey: () => loadPublicKey(publicKeyPath(dataDir)),
+    close: () => engine.close(),
+  };
+}
+
+/** Promises that reject where the engine throws. */
+const rawLog = (engine: SqliteEngine): RawLog => ({
+  events: async (after, limit) => await engine.readAll(after, limit),
+  stream: async (stream) => await engine.readStream(stream),
+  checkpoints: async (after, limit) => await engine.checkpoints(after, limit),
+});
+
+function openDatabase(dataDir: string, readOnly: boolean): SqliteEngine {
+  const path = databasePath(dataDir);
+  try {
+    return new SqliteEngine(path, { readOnly });
+  } catch (cause) {
+    if (readOnly && !exists(path)) {
+      throw new DataFolderError(`there is no queue in ${dataDir}: ${path} is missing`, { cause });
+    }
+    throw new DataFolderError(`database ${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** A database that is gone or empty beside a key was lost; a new one would sweep its bodies. */
+async function refuseLostDatabase(dataDir: string): Promise<void> {
+  const path = databasePath(dataDir);
+  const size = exists(path) ? (await Deno.stat(path)).size : undefined;
+  if (size || !exists(keyPath(dataDir))) return;
+  throw new DataFolderError(
+    `database ${path} is ${size === 0 ? "empty" : "missing"}, but ${keyPath(dataDir)} shows that ` +
+      `there was one; put it back from a backup, or choose another folder to begin anew`,
+  );
+}
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
