@@ -117,6 +117,8 @@ export class DnsError extends Error {
   constructor(
     readonly kind: "timeout" | "servfail" | "refused" | "malformed" | "badname" | "canceled",
     message: string,
+    /** The resolver's extended error (RFC 8914), where it gave one. */
+    readonly extended?: { readonly code: number; readonly text: string },
   ) {
     super(message);
   }
