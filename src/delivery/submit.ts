@@ -1,0 +1,238 @@
+/**
+ * Brings one message to one host: its addresses in turn, over a kept session where there is one.
+ *
+ *   1. A kept session to the address under the same policy is used. Found dead before MAIL was
+ *      answered, it is replaced by a new connection; nothing was sent that could count twice.
+ *   2. Otherwise the address is dialled, greeted, and given the message.
+ *   3. A TLS handshake that fails under `opportunistic` is followed by a new connection to the same
+ *      address without TLS (RFC 7435, section 3; RFC 5321 has no way back to plain text).
+ *   4. What each address said is noted as HostTried. Whether the next address follows is up to
+ *      outcome.ts; the finding is on disk before it is dialled.
+ */
+import type { BodyStore, Clock, DeliveryJob, Findings } from "../../actors/ports.ts";
+import type { EventData } from "../../events/catalogue.ts";
+import { type Connection, type Dialer, DialError } from "../ports.ts";
+import { ClientSession, type SessionTls, type Timeouts } from "../smtp/client.ts";
+import type { Sessions } from "../smtp/sessions.ts";
+import type { Verdict } from "../smtp/verdict.ts";
+import { policyKey, type TlsPolicy } from "../tls/policy.ts";
+import { goesOn, type HostVerdict, replyFact } from "./outcome.ts";
+
+/** What submitting needs of the world. */
+export interface SubmitPorts {
+  readonly clock: Clock;
+  readonly dialer: Dialer;
+  readonly bodies: BodyStore;
+  readonly sessions: Sessions;
+  /** Our name in EHLO. */
+  readonly hostname: string;
+  readonly timeouts?: Partial<Timeouts>;
+  readonly dialLimits?: Partial<DialLimits>;
+}
+
+export interface DialLimits {
+  /** Milliseconds for one connection, and for all dialling of one host. */
+  readonly connect: number;
+  readonly host: number;
+  /** Addresses of one host that are tried in one attempt. */
+  readonly addresses: number;
+}
+
+export const DIAL_LIMITS: DialLimits = { connect: 30_000, host: 120_000, addresses: 8 };
+
+/** A host with what was found out about it. */
+export interface Target {
+  readonly host: string;
+  readonly port: number;
+  /** Not empty, in the order in which to try them. */
+  readonly addresses: readonly string[];
+  readonly tls: TlsPolicy;
+  readonly localAddress?: string;
+}
+
+/** Tries a host; a verdict per address tried, the last one counts. */
+export async function submit(
+  ports: SubmitPorts,
+  job: DeliveryJob,
+  target: Target,
+  findings: Findings,
+  signal: AbortSignal,
+): Promise<HostVerdict[]> {
+  const { clock } = ports;
+  const limits = { ...DIAL_LIMITS, ...ports.dialLimits };
+  const latest = clock.monotonic() + limits.host;
+  const tried: HostVerdict[] = [];
+  const dial = async (address: string, policy: TlsPolicy): Promise<Verdict> => {
+    const ms = Math.min(limits.connect, latest - clock.monotonic());
+    const trial = new Trial(ports, job, target, address, policy, signal);
+    const { verdict, tls, dsnOffered } = await trial.run(ms);
+    findings.note({ type: "HostTried", data: trial.finding(verdict) });
+    tried.push({ host: target.host, address, verdict, tls, dsnOffered });
+    return verdict;
+  };
+  for (const address of target.addresses.slice(0, limits.addresses)) {
+    if (tried.length > 0) {
+      if (clock.monotonic() >= latest) break;
+      await findings.flush();
+    }
+    let verdict = await dial(address, target.tls);
+    if (verdict.handshake && target.tls.mode === "opportunistic") {
+      await findings.flush();
+      verdict = await dial(address, { mode: "none" });
+    }
+    if (goesOn(verdict) !== "address") break;
+  }
+  return tried;
+}
+
+type Phases = Record<string, number>;
+
+/** One address, from taking or dialling a session to giving it back. */
+class Trial {
+  readonly #begun: number;
+  #phases: Phases = {};
+  #session: ClientSession | undefined;
+  #reused = false;
+
+  constructor(
+    readonly ports: SubmitPorts,
+    readonly job: DeliveryJob,
+    readonly target: Target,
+    readonly address: string,
+    readonly policy: TlsPolicy,
+    readonly signal: AbortSignal,
+  ) {
+    this.#begun = ports.clock.monotonic();
+  }
+
+  /** @param ms how long connecting may take */
+  async run(ms: number): Promise<{ verdict: Verdict; tls: SessionTls; dsnOffered: boolean }> {
+    const { sessions } = this.ports;
+    const { port, localAddress = "" } = this.target;
+    const key = `${this.address}|${port}|${localAddress}|${policyKey(this.policy)}`;
+    let verdict = await this.#overKept(key);
+    verdict ??= await this.#connect(ms) ?? await this.#send();
+    const session = this.#session;
+    if (session) sessions.give(key, session);
+    return {
+      verdict,
+      tls: this.#tls(),
+      dsnOffered: session?.extensions.has("DSN") ?? false,
+    };
+  }
+
+  /** Over a kept session; undefined when there is none, or it turns out to be dead. */
+  async #overKept(key: string): Promise<Verdict | undefined> {
+    const { sessions } = this.ports;
+    const session = sessions.take(key);
+    if (!session) return undefined;
+    session.transcript.take(); // of the message before
+    this.#session = session;
+    this.#reused = true;
+    const verdict = await this.#send();
+    const dead = verdict.phase === "mail" && verdict.closed === true && !this.signal.aborted &&
+      verdict.result !== "timeout";
+    if (!dead) return verdict;
+    session.close();
+    sessions.drop(key);
+    this.#session = undefined;
+    this.#reused = false;
+    this.#phases = {};
+    return undefined;
+  }
+
+  /** Dials and greets; the verdict when that fails. */
+  async #connect(ms: number): Promise<Verdict | undefined> {
+    const { clock, dialer, hostname, timeouts } = this.ports;
+    const { port, localAddress } = this.target;
+    const begun = clock.monotonic();
+    const abort = new AbortController();
+    const onAbort = () => abort.abort(this.signal.reason);
+    if (this.signal.aborted) onAbort();
+    else this.signal.addEventListener("abort", onAbort, { once: true });
+    let late = false;
+    const cancel = clock.timer(Math.max(0, ms), () => {
+      late = true;
+      abort.abort(new DialError("timeout", `no connection within ${Math.round(ms / 1000)} s`));
+    });
+    let connection: Connection;
+    try {
+      connection = await dialer.connect(
+        { address: this.address, port, ...(localAddress ? { localAddress } : {}) },
+        abort.signal,
+      );
+    } catch (error) {
+      return dialVerdict(error, late, this.signal.aborted);
+    } finally {
+      cancel();
+      this.signal.removeEventListener("abort", onAbort);
+      this.#phases["connect"] = Math.round(clock.monotonic() - begun);
+    }
+    const session = new ClientSession(connection, {
+      clock,
+      hostname,
+      tls: this.policy,
+      begun,
+      ...(timeouts ? { timeouts } : {}),
+    });
+    this.#session = session;
+    const { verdict, phases } = await session.greet(this.signal);
+    Object.assign(this.#phases, phases);
+    return verdict.result === "ok" ? undefined : verdict;
+  }
+
+  async #send(): Promise<Verdict> {
+    const { bodies } = this.ports;
+    const { mailFrom, rcptTo, dsn, size, has8bit, smtputf8, requireTLS, body } = this.job.message;
+    const { recipients: [verdict], phases } = await this.#session!.send({
+      mailFrom,
+      recipients: [{ rcptTo, dsn }],
+      size,
+      has8bit,
+      smtputf8,
+      requireTLS,
+      body: () => bodies.open(body),
+    }, this.signal);
+    Object.assign(this.#phases, phases);
+    return verdict!;
+  }
+
+  #tls(): SessionTls {
+    const established = this.#session?.tls;
+    if (established && (established.facts || this.#session?.sent)) return established;
+    return { mode: this.policy.mode, verifiedBy: "none" }; // never got so far: what was asked
+  }
+
+  finding(verdict: Verdict): EventData<"HostTried"> {
+    const { clock } = this.ports;
+    const { host, port } = this.target;
+    const { mode, verifiedBy, facts } = this.#tls();
+    const session = this.#session;
+    const extensions = session ? [...session.extensions.keys()] : [];
+    const { result, reply, error } = verdict;
+    return {
+      host,
+      address: this.address,
+      port,
+      ...(session ? { local: session.connection.local.address } : {}),
+      ...(this.#reused ? { reused: true } : {}),
+      tlsMode: mode,
+      ...(facts ? { tls: facts } : {}),
+      verifiedBy,
+      ...(extensions.length > 0 ? { extensions } : {}),
+      ...(reply ? { reply: replyFact(reply) } : {}),
+      result,
+      ...(error === undefined ? {} : { error: error.slice(0, 1024) }),
+      phases: { ...this.#phases, total: Math.round(clock.monotonic() - this.#begun) },
+      ...(session ? { transcript: session.transcript.take() } : {}),
+    };
+  }
+}
+
+function dialVerdict(error: unknown, late: boolean, aborted: boolean): Verdict {
+  if (!(error instanceof DialError) && !late && !aborted) throw error;
+  const kind = aborted ? "canceled" : late ? "timeout" : (error as DialError).kind;
+  const result = kind === "timeout" || kind === "canceled" ? kind : "error";
+  const message = error instanceof Error ? error.message : String(error);
+  return { result, phase: "connect", error: message, enhanced: "4.4.1", closed: true };
+}

@@ -1,0 +1,530 @@
+/**
+ * The client side of an SMTP session (RFC 5321) over a connection that somebody else dialled.
+ *
+ *   greet   greeting, EHLO (HELO where refused), STARTTLS as the policy says, EHLO again
+ *   send    one message: MAIL, RCPT …, DATA, content, final reply; any number of times
+ *   quit    QUIT
+ *
+ * Every wait has a deadline for the whole reply (RFC 5321, section 4.5.3.2), so a server that sends
+ * an octet a second gains nothing. Whatever the server does is a Verdict, never an exception; what
+ * does throw is a fault of our own (a body that cannot be read). After a verdict that leaves the
+ * dialogue in doubt the connection is closed, and `usable` is false.
+ */
+import type { Clock } from "../../actors/ports.ts";
+import type { BodyReader } from "../../events/store.ts";
+import type { Connection, TlsSession } from "../ports.ts";
+import type { TlsPolicy } from "../tls/policy.ts";
+import { BareLineEnd, DotStuffer } from "./dot_stuffing.ts";
+import {
+  commandLines,
+  type Envelope,
+  envelopeCommands,
+  type Extensions,
+  parseExtensions,
+  unfit,
+  unsafeEnvelope,
+} from "./envelope.ts";
+import { ReplyError, ReplyParser, type SmtpReply } from "./reply.ts";
+import { Transcript } from "./transcript.ts";
+import { DialogueEnded, type Phase, refused, type Verdict } from "./verdict.ts";
+
+/** Milliseconds that each reply may take, and the pace of the content. */
+export interface Timeouts {
+  readonly greeting: number;
+  readonly ehlo: number;
+  /** The reply to STARTTLS, and the handshake. */
+  readonly tls: number;
+  readonly mail: number;
+  readonly rcpt: number;
+  readonly data: number;
+  /** Until the peer takes more of the content. */
+  readonly block: number;
+  /** Octets a second that the whole content must go out with, on top of one `block`. */
+  readonly minimumRate: number;
+  readonly end: number;
+  readonly quit: number;
+}
+
+const MINUTE = 60_000;
+
+/** RFC 5321, section 4.5.3.2; EHLO, TLS and QUIT, which it leaves open, are ours. */
+export const TIMEOUTS: Timeouts = {
+  greeting: 5 * MINUTE,
+  ehlo: 5 * MINUTE,
+  tls: 1 * MINUTE,
+  mail: 5 * MINUTE,
+  rcpt: 5 * MINUTE,
+  data: 2 * MINUTE,
+  block: 3 * MINUTE,
+  minimumRate: 500,
+  end: 10 * MINUTE,
+  quit: 1_000,
+};
+
+export interface SessionOptions {
+  readonly clock: Clock;
+  /** Our name in EHLO. */
+  readonly hostname: string;
+  readonly tls: TlsPolicy;
+  readonly timeouts?: Partial<Timeouts>;
+  /** Monotonic milliseconds at which the connection was begun; times are counted from there. */
+  readonly begun?: number;
+}
+
+/** What vouches for the peer, as it goes into the log. */
+export interface SessionTls {
+  readonly mode: TlsPolicy["mode"];
+  readonly verifiedBy: "none" | "pkix" | "mta-sts" | "dane";
+  readonly facts?: TlsSession["facts"];
+}
+
+export interface Transaction extends Envelope {
+  /** Opens the content; called when the server is ready for it. */
+  readonly body: () => Promise<BodyReader>;
+}
+
+/** How a transaction ended, for each recipient in the order of the envelope. */
+export interface TransactionResult {
+  readonly recipients: readonly Verdict[];
+  /** Milliseconds from MAIL to the reply to DATA, and from there to the final reply. */
+  readonly phases: Readonly<Record<string, number>>;
+}
+
+/** Octets of content that are gathered before they are written. */
+const GATHER = 64 * 1024;
+/** Results after which nobody knows where the dialogue stands. */
+const IN_DOUBT: ReadonlySet<Verdict["result"]> = new Set(["error", "timeout", "canceled"]);
+const NO_EXTENSIONS: Extensions = new Map();
+
+export class ClientSession {
+  readonly connection: Connection;
+  readonly transcript: Transcript;
+  readonly begun: number;
+  readonly #clock: Clock;
+  readonly #hostname: string;
+  readonly #policy: TlsPolicy;
+  readonly #timeouts: Timeouts;
+  #parser = new ReplyParser();
+  #extensions: Extensions = NO_EXTENSIONS;
+  #tls: SessionTls = { mode: "none", verifiedBy: "none" };
+  /** Where the dialogue stands. */
+  #phase: Phase = "greeting";
+  /** Why we closed the connection ourselves; explains the read that then fails. */
+  #ended: Verdict | undefined;
+  #closed = false;
+  /** A transaction was begun and not completed: RSET goes before the next. */
+  #unfinished = false;
+  #sent = 0;
+  #refusals = 0;
+
+  constructor(connection: Connection, options: SessionOptions) {
+    this.connection = connection;
+    this.#clock = options.clock;
+    this.#hostname = options.hostname;
+    this.#policy = options.tls;
+    this.#timeouts = { ...TIMEOUTS, ...options.timeouts };
+    this.begun = options.begun ?? options.clock.monotonic();
+    this.transcript = new Transcript(options.clock, this.begun);
+  }
+
+  get extensions(): Extensions {
+    return this.#extensions;
+  }
+
+  /** TLS as it is; mode `none` where a policy that allows it ended in plain text. */
+  get tls(): SessionTls {
+    return this.#tls;
+  }
+
+  /** Whether another message may be sent. */
+  get usable(): boolean {
+    return !this.#closed;
+  }
+
+  /** Transactions begun, and those of them in which the server refused something. */
+  get sent(): number {
+    return this.#sent;
+  }
+  get refusals(): number {
+    return this.#refusals;
+  }
+
+  /** Opens the dialogue; `ok` when a message may be sent. */
+  async greet(
+    signal: AbortSignal,
+  ): Promise<{ verdict: Verdict; phases: Record<string, number> }> {
+    const phases: Record<string, number> = {};
+    const verdict = await this.#dialogue(signal, async () => {
+      let reply = await this.#timed(phases, "greeting", () => {
+        return this.#reply("greeting", this.#timeouts.greeting);
+      });
+      if (reply.code !== 220) throw new DialogueEnded(refused("greeting", reply));
+      reply = await this.#timed(phases, "ehlo", () => this.#ehlo());
+      if (this.#policy.mode !== "none") {
+        reply = await this.#timed(phases, "tls", () => this.#startTls(reply));
+      }
+      return { result: "ok", phase: "ehlo", reply };
+    });
+    if (verdict.result !== "ok") this.#hangUp(verdict);
+    return { verdict, phases };
+  }
+
+  /** Sends one message. One at a time. */
+  async send(transaction: Transaction, signal: AbortSignal): Promise<TransactionResult> {
+    const { recipients } = transaction;
+    const verified = this.#tls.verifiedBy !== "none";
+    const lacking = unsafeEnvelope(transaction) ?? unfit(transaction, this.#extensions, verified);
+    if (lacking) {
+      const verdict: Verdict = { result: "permerror", phase: "mail", ...lacking };
+      return { recipients: recipients.map(() => verdict), phases: {} };
+    }
+    this.#sent++;
+    const phases: Record<string, number> = {};
+    const refusals: (Verdict | undefined)[] = recipients.map(() => undefined);
+    const verdict = await this.#dialogue(signal, async () => {
+      const ready = await this.#timed(phases, "envelope", () => {
+        return this.#envelope(transaction, refusals);
+      });
+      if (!ready) return { result: "permerror", phase: "rcpt" }; // each recipient has its own
+      const reply = await this.#timed(phases, "data", () => this.#content(transaction));
+      this.#unfinished = false;
+      if (reply.code >= 300) return refused("end", reply);
+      return { result: "ok", phase: "end", reply };
+    });
+    if (verdict.closed || IN_DOUBT.has(verdict.result)) this.close();
+    const outcomes = refusals.map((refusal) => refusal ?? verdict);
+    if (outcomes.some(({ result }) => result !== "ok")) this.#refusals++;
+    return { recipients: outcomes, phases };
+  }
+
+  /** Takes leave: QUIT, a short wait for its reply, close. Never throws. */
+  async quit(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    try {
+      this.#write(["QUIT"]);
+      await this.#reply(this.#phase, this.#timeouts.quit);
+    } catch {
+      // Leaving anyway.
+    }
+    this.connection.close();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.connection.close();
+  }
+
+  /** After a session that could not be opened: QUIT where there is somebody to hear it. */
+  #hangUp(verdict: Verdict): void {
+    if (verdict.reply && !verdict.closed) void this.quit();
+    else this.close();
+  }
+
+  // The dialogue
+
+  /** Runs a part of the dialogue: what ends it becomes its verdict. */
+  async #dialogue(signal: AbortSignal, run: () => Promise<Verdict>): Promise<Verdict> {
+    if (signal.aborted) return { result: "canceled", phase: this.#phase, error: "canceled" };
+    const abort = () => this.#end("canceled", "canceled");
+    signal.addEventListener("abort", abort, { once: true });
+    try {
+      return await run();
+    } catch (error) {
+      if (error instanceof DialogueEnded) return error.verdict;
+      this.close(); // a fault of our own; no dot was sent, so nothing of it was accepted
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  async #ehlo(): Promise<SmtpReply> {
+    this.#write([`EHLO ${this.#hostname}`]);
+    let reply = await this.#reply("ehlo", this.#timeouts.ehlo);
+    this.#extensions = reply.code === 250 ? parseExtensions(reply.lines) : NO_EXTENSIONS;
+    // RFC 5321, section 3.2: a server that does not know EHLO is asked with HELO.
+    if (reply.code >= 500) {
+      this.#write([`HELO ${this.#hostname}`]);
+      reply = await this.#reply("ehlo", this.#timeouts.ehlo);
+    }
+    if (reply.code !== 250) throw new DialogueEnded(refused("ehlo", reply));
+    return reply;
+  }
+
+  async #startTls(greeted: SmtpReply): Promise<SmtpReply> {
+    const policy = this.#policy;
+    if (policy.mode === "none") return greeted;
+    if (!this.#extensions.has("STARTTLS")) {
+      if (policy.mode === "opportunistic") return greeted;
+      return this.#noTls("TLS is required and the host does not offer STARTTLS");
+    }
+    this.#write(["STARTTLS"]);
+    const reply = await this.#reply("tls", this.#timeouts.tls);
+    if (reply.code !== 220) {
+      // RFC 3207, section 4: the client decides whether to go on without.
+      if (policy.mode === "opportunistic" && reply.code !== 421) return greeted;
+      throw new DialogueEnded(
+        { ...refused("tls", reply), error: "the host refused STARTTLS" },
+      );
+    }
+    if (this.#parser.pending) {
+      // Whatever follows the reply was sent in plain text, by whomever (RFC 3207, section 6).
+      return this.#noTls("the host sent more after its reply to STARTTLS, before the handshake");
+    }
+    const { serverName } = policy;
+    const ca = policy.mode === "verified" ? policy.ca : undefined;
+    const cancel = this.#deadline("tls", this.#timeouts.tls, "the TLS handshake");
+    let session: TlsSession;
+    try {
+      session = await this.connection.startTls({
+        ...(serverName === undefined ? {} : { serverName }),
+        ...(ca === undefined ? {} : { ca }),
+      });
+    } catch (error) {
+      if (this.#ended) throw new DialogueEnded(this.#ended);
+      throw new DialogueEnded({
+        result: "error",
+        phase: "tls",
+        error: `the TLS handshake failed: ${messageOf(error)}`,
+        enhanced: "4.7.5",
+        closed: true,
+        handshake: true,
+      });
+    } finally {
+      cancel();
+    }
+    this.#parser = new ReplyParser();
+    let verifiedBy: SessionTls["verifiedBy"] = "none";
+    if (policy.mode === "verified") {
+      const reason = policy.verify(session);
+      if (reason !== undefined) this.#noTls(`the certificate is not accepted: ${reason}`);
+      verifiedBy = policy.by;
+    }
+    this.#tls = { mode: policy.mode, verifiedBy, facts: session.facts };
+    this.transcript.client(`[TLS: ${session.facts.protocol} ${session.facts.cipher}]`);
+    return await this.#ehlo();
+  }
+
+  #noTls(error: string): never {
+    const verdict: Verdict = { result: "error", phase: "tls", error, enhanced: "4.7.5" };
+    throw new DialogueEnded(verdict);
+  }
+
+  /** The envelope up to the reply to DATA; false when no recipient was accepted. */
+  async #envelope(
+    transaction: Transaction,
+    refusals: (Verdict | undefined)[],
+  ): Promise<boolean> {
+    const { mail, rcpt } = envelopeCommands(transaction, this.#extensions);
+    // RFC 2920: the whole group at once, DATA at its end; then every reply must be read.
+    const pipelining = this.#extensions.has("PIPELINING");
+    const reset = this.#unfinished;
+    this.#unfinished = true;
+    const { mail: mailTime, rcpt: rcptTime, data: dataTime } = this.#timeouts;
+    if (pipelining) this.#write([...(reset ? ["RSET"] : []), mail, ...rcpt, "DATA"]);
+
+    if (reset) {
+      if (!pipelining) this.#write(["RSET"]);
+      const reply = await this.#reply("mail", mailTime);
+      if (reply.code >= 300) throw new DialogueEnded({ ...refused("mail", reply), closed: true });
+    }
+    if (!pipelining) this.#write([mail]);
+    let reply = await this.#reply("mail", mailTime);
+    const sender = reply.code < 300 ? undefined : refused("mail", reply);
+    if (sender && (!pipelining || sender.closed)) throw new DialogueEnded(sender);
+
+    try {
+      let accepted = 0;
+      for (const [n, command] of rcpt.entries()) {
+        if (!pipelining) this.#write([command]);
+        reply = await this.#reply("rcpt", rcptTime);
+        if (reply.code < 300) accepted++;
+        else refusals[n] = sender ?? refused("rcpt", reply);
+        if (reply.code === 421) throw new DialogueEnded(refusals[n] ?? refused("rcpt", reply));
+      }
+      if (!pipelining) {
+        if (accepted === 0) return false;
+        this.#write(["DATA"]);
+      }
+      reply = await this.#reply("data", dataTime);
+      if (sender || accepted === 0) {
+        // RFC 2920, section 3.1: DATA was accepted for nobody; an empty message ends it.
+        if (reply.code === 354) await this.#emptyMessage();
+        if (sender) throw new DialogueEnded(sender);
+        return false;
+      }
+      if (reply.code !== 354) throw new DialogueEnded(refused("data", reply));
+      return true;
+    } catch (error) {
+      // The server has refused and then hung up: the refusal counts.
+      if (!sender || !(error instanceof DialogueEnded) || error.verdict === sender) throw error;
+      throw new DialogueEnded({ ...sender, closed: true });
+    }
+  }
+
+  async #emptyMessage(): Promise<void> {
+    this.#write(["."]);
+    await this.#reply("end", this.#timeouts.end);
+    this.#unfinished = false;
+  }
+
+  /** The content, dot-stuffed, and the reply to it. */
+  async #content(transaction: Transaction): Promise<SmtpReply> {
+    const { block, minimumRate, end } = this.#timeouts;
+    const latest = this.#clock.monotonic() + block + (transaction.size / minimumRate) * 1000;
+    this.#phase = "body";
+    const reader = await transaction.body();
+    this.transcript.client(`[message: ${reader.size} octets]`);
+    const stuffer = new DotStuffer();
+    let pieces: Uint8Array[] = [];
+    let gathered = 0;
+    try {
+      for await (const chunk of reader.chunks()) {
+        for (const piece of stuffer.push(chunk)) {
+          pieces.push(piece);
+          gathered += piece.length;
+        }
+        if (gathered < GATHER) continue;
+        await this.#block(concat(pieces, gathered), latest);
+        pieces = [];
+        gathered = 0;
+      }
+      const last = stuffer.end();
+      pieces.push(last);
+      gathered += last.length;
+    } catch (error) {
+      if (!(error instanceof BareLineEnd)) throw error;
+      throw new DialogueEnded({
+        result: "permerror",
+        phase: "body",
+        error: error.message,
+        enhanced: "5.6.0",
+        closed: true, // in the middle of the content: only hanging up ends the transaction
+      });
+    }
+    this.#put(concat(pieces, gathered));
+    return await this.#reply("end", end);
+  }
+
+  /** Writes a block of content; the peer has until the block timeout to take it. */
+  async #block(octets: Uint8Array, latest: number): Promise<void> {
+    const ms = Math.min(this.#timeouts.block, latest - this.#clock.monotonic());
+    const cancel = this.#deadline("body", ms, "the host to take the message");
+    try {
+      await this.connection.write(octets);
+    } catch (error) {
+      if (this.#ended) throw new DialogueEnded(this.#ended);
+      // It may have said why before it hung up.
+      const reply = await this.#reply("body", this.#timeouts.quit);
+      if (reply.code >= 400) throw new DialogueEnded({ ...refused("body", reply), closed: true });
+      throw error;
+    } finally {
+      cancel();
+    }
+  }
+
+  // Reading and writing
+
+  #write(commands: readonly string[]): void {
+    const octets = commandLines(commands);
+    for (const command of commands) this.transcript.client(command);
+    this.#put(octets);
+  }
+
+  /** Does not wait: the deadline of the reply is that of the command too. */
+  #put(octets: Uint8Array): void {
+    this.connection.write(octets).catch(() => {
+      // The read that follows says what happened to the connection.
+    });
+  }
+
+  /** The next reply. @throws DialogueEnded when there is none, or nonsense. */
+  async #reply(phase: Phase, ms: number): Promise<SmtpReply> {
+    this.#phase = phase;
+    let cancel: (() => void) | undefined;
+    try {
+      for (;;) {
+        const reply = this.#parser.next();
+        if (reply) {
+          this.transcript.server(reply.lines);
+          return reply;
+        }
+        if (this.#ended) throw new DialogueEnded(this.#ended);
+        cancel ??= this.#deadline(phase, ms, waitingFor(phase));
+        const octets = await this.connection.read();
+        if (octets === null) throw new Error("the host closed the connection");
+        this.#parser.push(octets);
+      }
+    } catch (error) {
+      if (this.#ended) throw new DialogueEnded(this.#ended);
+      if (error instanceof ReplyError) this.transcript.server([`[${error.message}]`]);
+      const why = error instanceof ReplyError
+        ? error.message
+        : `${messageOf(error)} while we waited for ${waitingFor(phase)}`;
+      throw new DialogueEnded({
+        result: "error",
+        phase,
+        error: phase === "end" ? `${why}: outcome unknown` : why,
+        enhanced: error instanceof ReplyError ? "4.5.0" : "4.4.2",
+        closed: true,
+      });
+    } finally {
+      cancel?.();
+    }
+  }
+
+  /** Ends the dialogue with a timeout after `ms`, unless the returned function is called before. */
+  #deadline(phase: Phase, ms: number, what: string): () => void {
+    return this.#clock.timer(Math.max(0, ms), () => {
+      this.#phase = phase;
+      this.#end("timeout", `no answer within ${Math.round(ms / 1000)} s, waiting for ${what}`);
+    });
+  }
+
+  #end(result: "timeout" | "canceled", why: string): void {
+    const phase = this.#phase;
+    const error = phase === "end" ? `${why}: outcome unknown` : why;
+    this.#ended ??= { result, phase, error, enhanced: "4.4.2", closed: true };
+    this.close();
+  }
+
+  async #timed<T>(
+    phases: Record<string, number>,
+    name: string,
+    run: () => Promise<T>,
+  ): Promise<T> {
+    const begun = this.#clock.monotonic();
+    try {
+      return await run();
+    } finally {
+      phases[name] = Math.round(this.#clock.monotonic() - begun);
+    }
+  }
+}
+
+const WAITING_FOR: Readonly<Record<Phase, string>> = {
+  connect: "the connection",
+  greeting: "the greeting",
+  ehlo: "the reply to EHLO",
+  tls: "the reply to STARTTLS",
+  mail: "the reply to MAIL FROM",
+  rcpt: "the reply to RCPT TO",
+  data: "the reply to DATA",
+  body: "the host to take the message",
+  end: "the reply to the end of the message",
+};
+const waitingFor = (phase: Phase): string => WAITING_FOR[phase];
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);
+
+function concat(pieces: readonly Uint8Array[], length: number): Uint8Array {
+  const joined = new Uint8Array(length);
+  let at = 0;
+  for (const piece of pieces) {
+    joined.set(piece, at);
+    at += piece.length;
+  }
+  return joined;
+}
