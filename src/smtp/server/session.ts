@@ -1,0 +1,456 @@
+/**
+ * Session: the dialogue with one client (RFC 5321), command by command.
+ *
+ *   greeting → EHLO or HELO → { MAIL → RCPT … → DATA, or BDAT … → 250 when it is on disk } → QUIT
+ *
+ * Replies go out when no whole command is left to answer, so a pipelined group (RFC 2920) gets its
+ * replies together. Whatever goes wrong with one message leaves the session able to take the next,
+ * unless the two sides may no longer agree where commands and content begin and end: then the
+ * session ends.
+ */
+import type { SecureContext } from "node:tls";
+import type { BodyStore, Clock, Log, Submission, Submitter } from "../../../actors/ports.ts";
+import { StoreUnavailable } from "../../../events/store.ts";
+import { Intake } from "../../submission/intake.ts";
+import { BareLineEnd } from "../../submission/lines.ts";
+import { Refusal } from "../../submission/refusal.ts";
+import {
+  BadAddress,
+  formatMailbox,
+  isAddressLiteral,
+  isAscii,
+  parseForwardPath,
+  parseReversePath,
+} from "../address.ts";
+import type { Awaited, Connection, TlsFacts } from "./connection.ts";
+import { ContentReader } from "./content.ts";
+import type { InputLine, LineFault } from "./input.ts";
+import type { SmtpLimits } from "./limits.ts";
+import { readMailParameters, readRcptParameters } from "./parameters.ts";
+import type { Counters } from "./stats.ts";
+import { Transaction } from "./transaction.ts";
+
+/** What all sessions of a listener share. */
+export interface Listener {
+  readonly name: string;
+  readonly hostname: string;
+  readonly limits: SmtpLimits;
+  /** TLS begins with the connection (RFC 8314, section 3.3), not with STARTTLS. */
+  readonly implicitTls: boolean;
+  readonly tls: SecureContext | undefined;
+  readonly submitter: Submitter;
+  readonly bodies: BodyStore;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly counters: Counters;
+}
+
+const LINE_FAULTS: Record<LineFault, string> = {
+  "too long": "the line is too long",
+  "bare CR": "the line has a bare CR",
+  "bare LF": "the line has a bare LF; lines end with CRLF",
+  "control": "the line has a control character",
+  "not UTF-8": "the line is not UTF-8",
+  "flood": "the line does not end",
+};
+
+/** Not the answer to a command: the session is over. */
+class SessionOver extends Error {
+  override readonly name = "SessionOver";
+  /** @param reply the last word; undefined where nobody listens */
+  constructor(readonly reply?: string) {
+    super(reply ?? "the connection is closed");
+  }
+}
+
+export class Session {
+  readonly #listener: Listener;
+  readonly #connection: Connection;
+  readonly #content: ContentReader;
+  #tls: TlsFacts | undefined;
+  #helo: { readonly name: string; readonly extended: boolean } | undefined;
+  #transaction: Transaction | undefined;
+  /** Since the last message was taken. */
+  #unproductive = 0;
+  #messages = 0;
+  #waitsForCommand = false;
+  #stopping = false;
+
+  constructor(listener: Listener, connection: Connection) {
+    this.#listener = listener;
+    this.#connection = connection;
+    const { clock, limits } = listener;
+    this.#content = new ContentReader(connection, clock, limits, (e) => this.#refusalFor(e));
+  }
+
+  /** Runs the session to its end. Never rejects. */
+  async run(): Promise<void> {
+    const { hostname, implicitTls } = this.#listener;
+    try {
+      if (implicitTls) await this.#handshake();
+      this.#reply(`220 ${hostname} ESMTP Postledger`);
+      for (;;) await this.#answer(await this.#command());
+    } catch (error) {
+      if (!(error instanceof SessionOver)) {
+        this.#fault(error);
+        this.#reply("421 4.3.0 internal error, closing");
+      } else if (error.reply !== undefined) this.#reply(error.reply);
+    }
+    this.#reset();
+    this.#connection.end();
+  }
+
+  /** Ends the session as soon as no content is under way. */
+  stop(): void {
+    this.#stopping = true;
+    if (this.#waitsForCommand && !this.#transaction?.chunked) this.#connection.interrupt();
+  }
+
+  /** The next command line; a client has the idle time to send it whole. */
+  async #command(): Promise<InputLine> {
+    const { clock, limits, hostname } = this.#listener;
+    if (this.#unproductive > limits.unproductive) {
+      throw new SessionOver("421 4.7.0 too many commands without a message, closing");
+    }
+    const until = clock.monotonic() + limits.idle;
+    for (;;) {
+      if (this.#stopping && !this.#transaction?.chunked) {
+        throw new SessionOver(`421 4.3.2 ${hostname} is shutting down, closing`);
+      }
+      const line = this.#connection.input.line();
+      if (line) return line;
+      this.#waitsForCommand = true;
+      const why = await this.#connection.more(Math.max(0, until - clock.monotonic()));
+      this.#waitsForCommand = false;
+      if (why !== "interrupted") this.#expectReady(why);
+    }
+  }
+
+  async #answer(line: InputLine): Promise<void> {
+    try {
+      if ("fault" in line) {
+        const text = LINE_FAULTS[line.fault];
+        if (line.fault === "bare LF" || line.fault === "flood") {
+          throw new SessionOver(`500 5.5.2 ${text}, closing`);
+        }
+        throw new Refusal(500, "5.5.2", text);
+      }
+      await this.#obey(line.text.trimEnd());
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.#unproductive++;
+      this.#refuse(error);
+    }
+  }
+
+  /** @returns a promise only where there is something to wait for */
+  #obey(line: string): Promise<void> | void {
+    const space = line.indexOf(" ");
+    const verb = (space < 0 ? line : line.slice(0, space)).toUpperCase();
+    const rest = space < 0 ? "" : line.slice(space + 1);
+    switch (verb) {
+      case "EHLO":
+      case "HELO":
+        return this.#hello(verb, rest);
+      case "MAIL":
+        return this.#mail(rest);
+      case "RCPT":
+        return this.#rcpt(rest);
+      case "DATA":
+        withoutArgument(rest);
+        return this.#data();
+      case "BDAT":
+        return this.#bdat(rest);
+      case "STARTTLS":
+        withoutArgument(rest);
+        return this.#startTls();
+      case "QUIT":
+        withoutArgument(rest);
+        throw new SessionOver(`221 2.0.0 ${this.#listener.hostname} closing`);
+    }
+    this.#unproductive++;
+    switch (verb) {
+      case "RSET":
+        withoutArgument(rest);
+        this.#reset();
+        return this.#reply("250 2.0.0 Ok");
+      case "NOOP":
+        return this.#reply("250 2.0.0 Ok");
+      case "VRFY":
+        if (rest === "") throw new Refusal(501, "5.5.4", "VRFY takes an address");
+        return this.#reply("252 2.5.0 not verified; send mail and it is attempted");
+      case "EXPN":
+        return this.#reply("502 5.5.1 EXPN is not offered");
+      case "HELP":
+        return this.#reply("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT STARTTLS RSET NOOP VRFY QUIT");
+    }
+    return this.#reply("500 5.5.1 command not known");
+  }
+
+  /** RFC 5321, section 4.1.1.1. */
+  #hello(verb: "EHLO" | "HELO", name: string): void {
+    // A name is no credential, and containers give themselves odd ones: what may stand in a
+    // Received field is taken.
+    if (name.length > 255 || !(/^[A-Za-z0-9._-]+$/.test(name) || isAddressLiteral(name))) {
+      throw new Refusal(501, "5.5.4", `${verb} takes a domain or an address literal`);
+    }
+    this.#reset();
+    this.#unproductive++;
+    const { hostname, limits, tls } = this.#listener;
+    this.#helo = { name, extended: verb === "EHLO" };
+    if (verb === "HELO") return this.#reply(`250 ${hostname}`);
+    const keywords = [hostname, "PIPELINING", `SIZE ${limits.messageSize}`];
+    if (tls && !this.#tls) keywords.push("STARTTLS");
+    keywords.push("8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING");
+    if (this.#tls) keywords.push("REQUIRETLS"); // RFC 8689, section 4.1: only within TLS
+    this.#reply(
+      keywords.map((k, i) => `250${i < keywords.length - 1 ? "-" : " "}${k}`).join("\r\n"),
+    );
+  }
+
+  #mail(rest: string): void {
+    if (!this.#helo) throw new Refusal(503, "5.5.1", "EHLO comes first");
+    if (this.#transaction) throw new Refusal(503, "5.5.1", "a transaction is open; RSET ends it");
+    const { limits } = this.#listener;
+    const { text, mailbox, parameters: words } = path(rest, "FROM", parseReversePath);
+    if (words !== "" && !this.#helo.extended) {
+      throw new Refusal(555, "5.5.4", "parameters take EHLO");
+    }
+    const parameters = readMailParameters(words);
+    if (!isAscii(text) && !parameters.smtputf8) throw notAscii();
+    if ((parameters.size ?? 0) > limits.messageSize) {
+      throw new Refusal(552, "5.3.4", `the message is larger than ${limits.messageSize} octets`);
+    }
+    if (parameters.requireTLS && !this.#tls) {
+      throw new Refusal(530, "5.7.10", "REQUIRETLS takes a session in TLS");
+    }
+    if (this.#messages >= limits.messages) {
+      throw new SessionOver("421 4.7.0 enough messages for one connection, closing");
+    }
+    this.#transaction = new Transaction(mailbox ? formatMailbox(mailbox) : "", parameters);
+    this.#reply("250 2.1.0 Ok");
+  }
+
+  #rcpt(rest: string): void {
+    const transaction = this.#transaction;
+    if (!transaction) throw new Refusal(503, "5.5.1", "MAIL comes first");
+    if (transaction.chunked) throw new Refusal(503, "5.5.1", "content has begun");
+    const { limits, hostname } = this.#listener;
+    const { smtputf8 } = transaction.parameters;
+    const { text, mailbox, parameters } = path(rest, "TO", parseForwardPath);
+    if (parameters !== "" && !this.#helo?.extended) {
+      throw new Refusal(555, "5.5.4", "parameters take EHLO");
+    }
+    const dsn = readRcptParameters(parameters, smtputf8);
+    if (!isAscii(text) && !smtputf8) throw notAscii();
+    const address = mailbox ? formatMailbox(mailbox) : `postmaster@${hostname}`;
+    if (!transaction.has(address)) {
+      if (transaction.recipients >= limits.recipients) {
+        // Not counted as unproductive: RFC 5321, section 4.5.3.1.10, has clients send the rest in
+        // a transaction of its own, and one that pipelines learns of the limit only afterwards.
+        if (++transaction.overshoot > limits.recipientOvershoot) {
+          throw new SessionOver("421 4.7.0 far too many recipients, closing");
+        }
+        return this.#reply("452 4.5.3 too many recipients; send to the others in another message");
+      }
+      transaction.add(address, dsn);
+    }
+    this.#reply("250 2.1.5 Ok");
+  }
+
+  /** RFC 5321, section 4.1.1.4. */
+  async #data(): Promise<void> {
+    const transaction = this.#open();
+    if (transaction.chunked) throw new Refusal(503, "5.5.1", "BDAT has begun; DATA cannot follow");
+    const { id, intake } = this.#intake(transaction);
+    this.#reply("354 End data with <CR><LF>.<CR><LF>");
+    this.#expectReady(await this.#content.data(intake), intake);
+    await this.#conclude(transaction, id, intake);
+    // Where CR or LF stands alone, someone on the way may have seen another end of the message
+    // than we did. What follows the true end is no more to be trusted than what came before, so
+    // the session ends; the refusal itself is permanent and has reached the client.
+    if (intake.refusal instanceof BareLineEnd) throw new SessionOver();
+  }
+
+  /** RFC 3030, section 2. */
+  async #bdat(rest: string): Promise<void> {
+    const parts = /^(\d{1,15})( +LAST)?$/i.exec(rest);
+    // Without a size there is no telling where the content ends and commands go on.
+    if (!parts) throw new SessionOver("501 5.5.4 BDAT takes a size, and LAST at the end; closing");
+    const size = Number(parts[1]);
+    const last = parts[2] !== undefined;
+    let transaction: Transaction;
+    try {
+      transaction = this.#open();
+    } catch (error) {
+      this.#expectReady(await this.#content.chunk(size, undefined));
+      throw error;
+    }
+    const { id, intake } = transaction.chunked ??= this.#intake(transaction);
+    this.#expectReady(await this.#content.chunk(size, intake), intake);
+    if (last || intake.refusal) return this.#conclude(transaction, id, intake);
+    this.#reply(`250 2.0.0 Ok: ${size} octets`);
+  }
+
+  /** The transaction, ready for content. */
+  #open(): Transaction {
+    if (!this.#transaction) throw new Refusal(503, "5.5.1", "MAIL comes first");
+    if (this.#transaction.recipients === 0) {
+      throw new Refusal(554, "5.5.1", "there are no valid recipients");
+    }
+    return this.#transaction;
+  }
+
+  #intake(transaction: Transaction): { readonly id: string; readonly intake: Intake } {
+    const { bodies, clock, hostname, limits, submitter } = this.#listener;
+    const id = submitter.newSubmissionId();
+    const only = transaction.onlyRecipient;
+    const intake = new Intake(bodies, {
+      from: { name: this.#helo!.name, address: this.#connection.peer.address },
+      by: hostname,
+      with: this.#protocol(transaction),
+      ...(this.#tls ? { tls: this.#tls } : {}),
+      id,
+      ...(only === undefined ? {} : { for: only }),
+      at: clock.now(),
+    }, limits);
+    return { id, intake };
+  }
+
+  /** The name of the protocol in the Received field: RFC 3848; RFC 6531, section 4.3. */
+  #protocol(transaction: Transaction): string {
+    const base = transaction.parameters.smtputf8 ? "UTF8SMTP" : "ESMTP";
+    if (this.#tls) return `${base}S`;
+    return this.#helo!.extended ? base : "SMTP";
+  }
+
+  /** Content is complete: the message is taken, or refused; the transaction is over either way. */
+  async #conclude(transaction: Transaction, id: string, intake: Intake): Promise<void> {
+    const { counters, submitter } = this.#listener;
+    this.#transaction = undefined;
+    try {
+      const taken = await intake.finish();
+      await submitter.submit(transaction.submission(id, null, taken, this.#source()));
+    } catch (error) {
+      const refusal = this.#refusalFor(error);
+      intake.refuse(refusal);
+      counters.messagesRefused++;
+      this.#unproductive++;
+      return this.#refuse(refusal);
+    }
+    counters.messagesAccepted++;
+    this.#messages++;
+    this.#unproductive = 0;
+    this.#reply(`250 2.0.0 Ok: queued as ${id}`);
+  }
+
+  #source(): Submission["source"] {
+    const { address, port } = this.#connection.peer;
+    return {
+      kind: "smtp",
+      listener: this.#listener.name,
+      peer: `${address.includes(":") ? `[${address}]` : address}:${port}`,
+      helo: this.#helo!.name,
+      ...(this.#tls ? { tls: this.#tls } : {}),
+    };
+  }
+
+  /** RFC 3207. */
+  async #startTls(): Promise<void> {
+    const { tls } = this.#listener;
+    if (!tls) throw new Refusal(502, "5.5.1", "STARTTLS is not offered");
+    if (this.#tls) throw new Refusal(503, "5.5.1", "the session is in TLS already");
+    // What came in clear behind the command was put there by someone who hopes that it is taken
+    // for part of the protected session.
+    if (!this.#connection.drained) {
+      throw new SessionOver("501 5.5.1 nothing may follow STARTTLS before the handshake, closing");
+    }
+    this.#reply("220 2.0.0 ready to start TLS");
+    this.#reset();
+    this.#helo = undefined;
+    await this.#handshake();
+  }
+
+  async #handshake(): Promise<void> {
+    const { tls, limits, name, log, counters } = this.#listener;
+    const facts = await this.#connection.startTls(tls!, limits.handshake);
+    if (typeof facts === "string") {
+      counters.tlsFailures++;
+      const peer = this.#connection.peer.address;
+      log.warn("TLS handshake with a client failed", { listener: name, peer, why: facts });
+      throw new SessionOver();
+    }
+    this.#tls = facts;
+  }
+
+  #reset(): void {
+    const chunked = this.#transaction?.chunked;
+    this.#transaction = undefined;
+    chunked?.intake.refuse(new Refusal(451, "4.3.0", "the transaction was given up"));
+  }
+
+  /** A wait for the client that did not end with input ends the session. */
+  #expectReady(why: Awaited, intake?: Intake): void {
+    if (why === "ready") return;
+    const timeout = "421 4.4.2 timeout, closing";
+    intake?.refuse(new Refusal(421, "4.4.2", "the content did not end"));
+    throw new SessionOver(why === "timeout" ? timeout : undefined);
+  }
+
+  /** Says what becomes of an error while a message was taken in. */
+  #refusalFor(error: unknown): Refusal {
+    if (error instanceof Refusal) return error;
+    if (error instanceof StoreUnavailable) {
+      return new Refusal(452, "4.3.1", "the message cannot be stored now; try again later");
+    }
+    this.#fault(error);
+    return new Refusal(451, "4.3.0", "internal error; try again later");
+  }
+
+  #fault(error: unknown): void {
+    const { log, name } = this.#listener;
+    const why = error instanceof Error ? error.stack ?? error.message : String(error);
+    log.error("a fault in an SMTP session", { listener: name, why });
+  }
+
+  #refuse(refusal: Refusal): void {
+    this.#reply(`${refusal.code} ${refusal.enhanced} ${refusal.message}`);
+  }
+
+  #reply(text: string): void {
+    this.#connection.reply(`${text}\r\n`);
+  }
+}
+
+/** Splits `FROM:<path> parameters` or `TO:<path> parameters`. */
+function path<M>(
+  rest: string,
+  keyword: "FROM" | "TO",
+  parse: (text: string) => { readonly mailbox: M; readonly end: number },
+): { readonly text: string; readonly mailbox: M; readonly parameters: string } {
+  const command = keyword === "FROM" ? "MAIL" : "RCPT";
+  if (!rest.slice(0, keyword.length + 1).toUpperCase().startsWith(`${keyword}:`)) {
+    throw new Refusal(501, "5.5.4", `the syntax is ${command} ${keyword}:<address>`);
+  }
+  const text = rest.slice(keyword.length + 1);
+  try {
+    const { mailbox, end } = parse(text);
+    if (end < text.length && text[end] !== " ") {
+      throw new BadAddress("something follows the closing bracket");
+    }
+    return { text: text.slice(0, end), mailbox, parameters: text.slice(end).trim() };
+  } catch (error) {
+    if (!(error instanceof BadAddress)) throw error;
+    // RFC 3463, section 3.2: X.1.7 is about the sender's mailbox, X.1.3 about the recipient's.
+    throw new Refusal(501, keyword === "FROM" ? "5.1.7" : "5.1.3", error.message);
+  }
+}
+
+/** RFC 6531, section 3.5. */
+function notAscii(): Refusal {
+  return new Refusal(553, "5.6.7", "an address that is not ASCII takes SMTPUTF8");
+}
+
+function withoutArgument(rest: string): void {
+  if (rest !== "") throw new Refusal(501, "5.5.4", "the command takes no argument");
+}
