@@ -169,6 +169,8 @@ export interface QueueFilter {
   readonly toDomain?: string;
   readonly account?: string;
   readonly state?: QueueState;
+  /** Only messages that are in no final state. */
+  readonly pending?: boolean;
   /** Text that the last error contains, whatever the case. */
   readonly error?: string;
   /** Created before this time, epoch milliseconds. */

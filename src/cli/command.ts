@@ -6,8 +6,7 @@
  *   2  it was asked for in the wrong way: unknown option, bad value, bad config
  */
 import { parseArgs } from "node:util";
-import { ConfigError } from "../config/problems.ts";
-import { didYouMean } from "../config/problems.ts";
+import { ConfigError, didYouMean } from "../config/problems.ts";
 import { type Terminal, visible } from "./terminal.ts";
 
 export interface Option {
@@ -184,6 +183,7 @@ function report(error: unknown, usage: Usage, { err }: Terminal): number {
 export const processTerminal: Terminal = {
   out: (text) => writeAll(Deno.stdout, text),
   err: (text) => writeAll(Deno.stderr, text),
+  now: () => Date.now(),
 };
 
 function writeAll(stream: typeof Deno.stdout, text: string): void {

@@ -11,6 +11,8 @@ import stringWidth from "string-width";
 export interface Terminal {
   out(text: string): void;
   err(text: string): void;
+  /** Epoch milliseconds. */
+  now(): number;
 }
 
 /** Controls (C0, DEL, C1), separators, bidirectional and zero-width characters, lone surrogates. */

@@ -63,13 +63,6 @@ export function parseSocketAddress(text: string, defaultPort?: number): SocketAd
   return { address, port };
 }
 
-/** Whether an address is reachable from this host alone: 127.0.0.0/8 or ::1. */
-export function isLoopback(address: string): boolean {
-  return isIP(address) === 4
-    ? address.startsWith("127.")
-    : /^(0*:)*:?0*1$/.test(address) && isIP(address) === 6;
-}
-
 /** A zod type that reads text with `parse`, and says `message` where that gives undefined. */
 function text<T>(parse: (text: string) => T | undefined, message: string) {
   return z.string().transform((value, context): T => {

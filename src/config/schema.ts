@@ -7,17 +7,8 @@
  */
 import { z } from "zod";
 import { notOneOf } from "./problems.ts";
-import {
-  DnsServer,
-  DomainName,
-  Duration,
-  Host,
-  isLoopback,
-  Listen,
-  Pattern,
-  Port,
-  Size,
-} from "./scalars.ts";
+import { DnsServer, DomainName, Duration, Host, Listen, Pattern, Port, Size } from "./scalars.ts";
+import { isLoopback } from "../smtp/server/loopback.ts";
 import { IP_FAMILIES, SMARTHOST_TLS } from "./types.ts";
 
 const MINUTE = 60_000;
@@ -58,7 +49,7 @@ const SmtpListener = z.strictObject({
   max_recipients: z.int().min(100, {
     error: "is less than the 100 that every server has to take (RFC 5321, section 4.5.3.1.8)",
   }).max(10_000).default(100),
-  max_connections: z.int().min(1).max(100_000).default(500),
+  max_connections: z.int().min(1).max(100_000).default(1_000),
   max_connections_per_address: z.int().min(1).max(100_000).default(200),
   max_idle_commands: z.int().min(1).max(10_000).default(50),
   idle_timeout: Duration.default(5 * MINUTE),

@@ -50,8 +50,16 @@ export function api(ports: ApiPorts): Hono {
 
 async function list({ queue, now }: ApiPorts, context: Context): Promise<unknown> {
   const filters = Object.keys(FILTER_OPTIONS) as FilterOption[];
-  const query = queryOf(context, [...filters, "limit", "cursor", "sort", "order", "total"]);
-  const filter = filterOf(query, now());
+  const query = queryOf(context, [
+    ...filters,
+    "pending",
+    "limit",
+    "cursor",
+    "sort",
+    "order",
+    "total",
+  ]);
+  const filter = { ...filterOf(query, now()), pending: flag(query, "pending") };
   const sort = query.get("sort") ?? "created";
   if (!isSort(sort)) throw badRequest(`sort: it takes one of ${QUEUE_SORTS.join(", ")}`);
   const order = query.get("order") ?? "asc";

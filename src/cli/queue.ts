@@ -1,0 +1,128 @@
+/**
+ * `deno task queue list|show`: what is in the queue, and one message with its history.
+ * Reads the data folder, of a running server or not, and changes nothing.
+ */
+import { FINAL_STATES, QUEUE_SORTS, type QueueRow } from "../../events/projections/queue.ts";
+import { messageDetailJson, messageJson } from "../http/message_json.ts";
+import {
+  type Command,
+  DATA_OPTIONS,
+  JSON_OPTION,
+  processTerminal,
+  runOneOf,
+  UsageError,
+  wholeNumber,
+} from "./command.ts";
+import { filterOf, filterOptions, messageId, noSuchMessage, withReader } from "./data.ts";
+import { messageStory } from "./message_story.ts";
+import { address, type Column, duration, octets, table, type Terminal } from "./terminal.ts";
+
+const COLUMNS: readonly Column[] = [
+  { title: "ID" },
+  { title: "STATE" },
+  { title: "TRIES", align: "right" },
+  { title: "AGE", align: "right" },
+  { title: "SIZE", align: "right" },
+  { title: "NEXT", align: "right" },
+  { title: "FROM", most: 40 },
+  { title: "TO", most: 40 },
+  { title: "LAST ERROR", most: 100 },
+];
+
+const line = (row: QueueRow, now: number): string[] => [
+  row.stream,
+  row.state,
+  String(row.attempts),
+  duration(now - row.created),
+  octets(row.size),
+  row.due === null ? "" : row.due <= now ? "due" : duration(row.due - now),
+  address(row.sender),
+  row.recipient,
+  row.last_error ?? "",
+];
+
+const list: Command = {
+  usage: {
+    name: "queue list",
+    synopsis: "[ID]… [options]",
+    about: "Lists the messages in the queue, oldest first. Criteria add up: all of them must hold.",
+    maxArguments: 1000,
+    options: {
+      ...filterOptions,
+      sort: { value: "BY", about: `${QUEUE_SORTS.join(", ")} (default: created)` },
+      descending: { about: "the other way round" },
+      limit: { value: "N", about: "show this many (default: 100)" },
+      offset: { value: "N", about: "leave out this many first" },
+      ...JSON_OPTION,
+      ...DATA_OPTIONS,
+    },
+  },
+  async run(parsed, terminal) {
+    const now = terminal.now();
+    const filter = filterOf(parsed, now);
+    const sort = QUEUE_SORTS.find((name) => name === (parsed.value("sort") ?? "created"));
+    if (!sort) throw new UsageError(`--sort: it takes one of ${QUEUE_SORTS.join(", ")}`);
+    const limit = wholeNumber(parsed, "limit", { fallback: 100, least: 1, most: 100_000 });
+    const offset = wholeNumber(parsed, "offset", { fallback: 0, most: 1_000_000_000 });
+    const [rows, total] = await withReader(parsed, async ({ view }) => {
+      const page = { sort, descending: parsed.has("descending"), limit, offset };
+      return [await view.list(filter, page), await view.count(filter)] as const;
+    });
+    if (parsed.has("json")) {
+      terminal.out(
+        JSON.stringify({ total, offset, messages: rows.map(messageJson) }, null, 2) + "\n",
+      );
+    } else {
+      if (rows.length > 0) terminal.out(table(COLUMNS, rows.map((row) => line(row, now))));
+      terminal.out(summary(rows.length, total, offset, filter.pending ?? false));
+    }
+    const ids = new Set(filter.ids ?? []);
+    if (ids.size <= total) return 0;
+    terminal.err(`postledger: queue list: ${ids.size - total} of the ids are not there\n`);
+    return 1;
+  },
+};
+
+function summary(shown: number, total: number, offset: number, pending: boolean): string {
+  if (total === 0) {
+    return pending ? "The queue is empty; --all shows finished messages too.\n" : "No messages.\n";
+  }
+  const messages = `${total} message${total === 1 ? "" : "s"}`;
+  if (shown === total) return `${messages}\n`;
+  return shown === 0
+    ? `${messages}, none from ${offset + 1} on\n`
+    : `${offset + 1} to ${offset + shown} of ${messages}\n`;
+}
+
+const show: Command = {
+  usage: {
+    name: "queue show",
+    synopsis: "ID [options]",
+    about: "Shows a message: envelope, state, and every attempt with its hosts, TLS and replies.",
+    maxArguments: 1,
+    options: {
+      transcript: { about: "show the SMTP dialogues too" },
+      ...JSON_OPTION,
+      ...DATA_OPTIONS,
+    },
+  },
+  async run(parsed, terminal) {
+    const [text] = parsed.positionals;
+    if (text === undefined) throw new UsageError("the id of a message is missing");
+    const id = messageId(text);
+    const detail = await withReader(parsed, async ({ view, readStream }) => {
+      const row = await view.get(id);
+      if (!row) throw noSuchMessage(id);
+      const transcripts = parsed.has("transcript");
+      return messageDetailJson(row, await readStream(id), { transcripts });
+    });
+    if (parsed.has("json")) terminal.out(JSON.stringify(detail, null, 2) + "\n");
+    else terminal.out(messageStory(detail, terminal.now(), FINAL_STATES.includes(detail.state)));
+    return 0;
+  },
+};
+
+export const run = (args: readonly string[], terminal: Terminal): Promise<number> =>
+  runOneOf("queue", { list, show }, args, terminal);
+
+if (import.meta.main) Deno.exit(await run(Deno.args, processTerminal));
