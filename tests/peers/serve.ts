@@ -5,6 +5,7 @@
  * The command line is taken from deno.json and run without the task runner in between, so that a
  * signal, SIGKILL above all, hits the server itself.
  */
+import { run, selfSigned } from "./postfix.ts";
 import { closeQuietly, freePort, greets, until } from "./wait.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -14,6 +15,8 @@ export interface ServeOptions {
   readonly routing: string;
   /** TOML of the `[queue]` section without its head. */
   readonly queue?: string;
+  /** Offers STARTTLS with a self-signed certificate. */
+  readonly tls?: boolean;
   /** An empty or used data folder; by default a new one that `remove` takes away. */
   readonly data?: string;
 }
@@ -43,6 +46,11 @@ export class Server {
     const data = options.data ?? `${directory}/data`;
     if (options.data === undefined) await Deno.mkdir(data);
     const server = new Server(directory, data, options.data === undefined);
+    let tls = "";
+    if (options.tls) {
+      await selfSigned(directory);
+      tls = `cert_file = "${directory}/cert.pem"\nkey_file = "${directory}/key.pem"\n`;
+    }
     await Deno.writeTextFile(
       server.config,
       `hostname = "queue.example.com"
@@ -50,7 +58,7 @@ export class Server {
 [listen.local]
 protocol = "smtp"
 address = "127.0.0.1:${server.smtpPort}"
-
+${tls}
 [listen.web]
 protocol = "http"
 address = "127.0.0.1:${server.httpPort}"
@@ -157,13 +165,13 @@ ${options.routing}
 
   /** Peak resident memory in bytes (VmHWM). */
   async peakMemory(): Promise<number> {
-    const status = await Deno.readTextFile(`/proc/${this.pid}/status`);
+    const status = await run("cat", [`/proc/${this.pid}/status`]);
     return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? NaN) * 1024;
   }
 
   /** Processor time used so far, in seconds: user and system. */
   async cpuSeconds(): Promise<number> {
-    const stat = await Deno.readTextFile(`/proc/${this.pid}/stat`);
+    const stat = await run("cat", [`/proc/${this.pid}/stat`]);
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     return (Number(fields[11]) + Number(fields[12])) / 100;
   }
@@ -201,6 +209,9 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
+/** A task that has not ended after this many milliseconds is ended. */
+const TASK_LIMIT = 180_000;
+
 /** Runs a task of deno.json to its end. */
 export async function runTask(name: string, args: readonly string[]): Promise<CommandResult> {
   const command = await task(name, args);
@@ -208,9 +219,36 @@ export async function runTask(name: string, args: readonly string[]): Promise<Co
     args: command.args,
     cwd: ROOT,
     stdin: "null",
+    signal: AbortSignal.timeout(TASK_LIMIT),
   }).output();
   const text = (octets: Uint8Array) => new TextDecoder().decode(octets);
   return { code: output.code, stdout: text(output.stdout), stderr: text(output.stderr) };
+}
+
+/**
+ * The lines that a task prints, as it prints them.
+ * @throws Error at the end, with what it said on stderr, when it exits other than 0
+ */
+export async function* taskLines(name: string, args: readonly string[]): AsyncGenerator<string> {
+  const command = await task(name, args);
+  const child = new Deno.Command(command.program, {
+    args: command.args,
+    cwd: ROOT,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    signal: AbortSignal.timeout(TASK_LIMIT),
+  }).spawn();
+  const stderr = new Response(child.stderr).text();
+  let rest = "";
+  for await (const chunk of child.stdout.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+  if (rest !== "") yield rest;
+  const { code } = await child.status;
+  if (code !== 0) throw new Error(`deno task ${name} exited ${code}: ${await stderr}`);
 }
 
 /** The command line of a task, as far as this runner goes: `deno run …` without shell syntax. */

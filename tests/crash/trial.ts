@@ -1,0 +1,144 @@
+/**
+ * One trial: a server, a sink with faults and a load over both, which the scenarios treat badly;
+ * and the reckoning at the end, which is the same for all of them.
+ */
+import { samples } from "../load/metrics.ts";
+import { generate, type LoadResult } from "../load/generator.ts";
+import { type Sink, type SinkFaults, startSink } from "../load/sink.ts";
+import { everythingTo, Server } from "../peers/serve.ts";
+import { until } from "../peers/wait.ts";
+import { compare, type Findings, readBooks } from "./books.ts";
+
+/** Some of everything that a receiving server can do to an attempt. */
+export const FAULTS: SinkFaults = {
+  refuse: 0.05,
+  refuseData: 0.02,
+  hangUpBefore: 0.02,
+  hangUpAfter: 0.02,
+};
+
+const CLIENTS = 8;
+/** Messages a second: enough to be always busy, few enough that the queue keeps up. */
+const RATE = 150;
+/** How long the queue may take to drain at the end, milliseconds. */
+const DRAIN = 120_000;
+
+export interface Trial {
+  readonly server: Server;
+  readonly sink: Sink;
+  readonly acknowledged: ReadonlySet<string>;
+  /** Replies other than the expected, by code. */
+  readonly refused: ReadonlyMap<number, number>;
+  /** Starts a load that runs until `stopLoad`. */
+  startLoad(): void;
+  /** Ends the load and adds what it knows to `acknowledged` and `refused`. */
+  stopLoad(): Promise<LoadResult>;
+  /** One message; resolves with whether it was acknowledged. */
+  probe(): Promise<boolean>;
+  /** Lets the queue drain, stops the server and compares everything. */
+  reckon(): Promise<Findings>;
+  close(): Promise<void>;
+}
+
+/** @param data an empty folder for the server; by default one of its own */
+export async function beginTrial(random: () => number, data?: string): Promise<Trial> {
+  const sink = startSink({ random, faults: FAULTS });
+  const server = await Server.prepare({
+    routing: everythingTo(sink.port),
+    ...(data === undefined ? {} : { data }),
+  });
+  const acknowledged = new Set<string>();
+  const refused = new Map<number, number>();
+  let nextId = 1;
+  let loading: { readonly end: AbortController; readonly result: Promise<LoadResult> } | undefined;
+
+  const account = (result: LoadResult) => {
+    nextId = result.nextId;
+    for (const id of result.acknowledged) acknowledged.add(id);
+    for (const [code, n] of result.refused) refused.set(code, (refused.get(code) ?? 0) + n);
+    return result;
+  };
+  const stopLoad = async () => {
+    if (!loading) throw new Error("no load is running");
+    loading.end.abort();
+    const result = await loading.result;
+    loading = undefined;
+    return account(result);
+  };
+
+  return {
+    server,
+    sink,
+    acknowledged,
+    refused,
+    startLoad: () => {
+      const end = new AbortController();
+      const result = generate({
+        port: server.smtpPort,
+        clients: CLIENTS,
+        rate: RATE,
+        firstId: nextId,
+        signal: end.signal,
+      });
+      loading = { end, result };
+    },
+    stopLoad,
+    probe: async () => {
+      const result = account(
+        await generate({ port: server.smtpPort, clients: 1, count: 1, firstId: nextId }),
+      );
+      return result.acknowledged.length === 1;
+    },
+    reckon: async () => {
+      sink.setFaults({});
+      await until("the queue to drain", DRAIN, () => {
+        for (const id of acknowledged) if (!sink.received.has(id)) return false;
+        return true;
+      }).catch(() => {
+        // what is missing is counted below, message by message
+      });
+      await drained(server);
+      const exit = await server.stop();
+      const books = await readBooks(server);
+      const findings = compare(acknowledged, sink.received, books);
+      const violations = [...findings.violations];
+      if (exit.code !== 0) {
+        violations.push(
+          `the server exited ${exit.code} (${exit.signal ?? "no signal"}) on SIGTERM`,
+        );
+      }
+      const verified = await server.command("audit", "verify");
+      if (verified.code !== 0) {
+        violations.push(
+          `audit verify exited ${verified.code}: ${verified.stdout}${verified.stderr}`,
+        );
+      }
+      return { ...findings, violations };
+    },
+    close: async () => {
+      if (loading) await stopLoad();
+      await server.remove();
+      await sink.close();
+    },
+  };
+}
+
+/** Messages that were never acknowledged are in the queue too: waits until it is empty. */
+async function drained(server: Server): Promise<void> {
+  await until("an empty queue", DRAIN, async () => {
+    const depth = samples((await server.get("/metrics")).text, "postledger_queue_depth");
+    return ["queued", "attempting"].every((state) => !depth.get(`{state="${state}"}`));
+  }).catch(() => {
+    // what is left is compared message by message
+  });
+}
+
+/** Prints the findings of a scenario; true when nothing is wrong. */
+export function print(scenario: string, findings: Findings): boolean {
+  const { violations, ...numbers } = findings;
+  const line = Object.entries(numbers).map(([name, value]) => `${name} ${value}`).join(", ");
+  console.log(`${scenario}: ${line}`);
+  for (const violation of violations.slice(0, 20)) console.log(`  VIOLATION ${violation}`);
+  if (violations.length > 20) console.log(`  … and ${violations.length - 20} more`);
+  return violations.length === 0;
+}
