@@ -1,6 +1,7 @@
 /** A message and its history as lines for people. */
 import type { EventData } from "../../events/catalogue.ts";
 import type { AttemptJson, HostJson, MessageDetailJson, NoteJson } from "../http/message_json.ts";
+import { formatPath } from "../config/problems.ts";
 import { address, duration, octets, visible } from "./terminal.ts";
 
 const LABEL = 12;
@@ -102,7 +103,7 @@ export function because({ because }: EventData<"TransportChosen">): string {
       const { scope, owner, index, matched } = because;
       const place = scope === "global"
         ? `routes[${index}]`
-        : `${scope}s.${JSON.stringify(owner ?? "")}.routes[${index}]`;
+        : `${formatPath([`${scope}s`, owner ?? ""])}.routes[${index}]`;
       const criteria = Object.entries(matched).map(([name, value]) => `${name} ${value}`);
       return criteria.length > 0 ? `${place} (${criteria.join(", ")})` : place;
     }

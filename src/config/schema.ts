@@ -120,16 +120,17 @@ export const ConfigFile = z.strictObject({
   }).prefault({}),
   listen: z.record(z.string(), Listener).default({}),
   queue: z.strictObject({
-    retry: z.array(Duration).min(1).max(1_000).default([
-      7.5 * MINUTE,
-      15 * MINUTE,
-      30 * MINUTE,
-      HOUR,
-      2 * HOUR,
-      4 * HOUR,
-      8 * HOUR,
-      16 * HOUR,
-    ]),
+    retry: z.array(Duration).min(1, { error: "has no wait; write at least one" }).max(1_000)
+      .default([
+        7.5 * MINUTE,
+        15 * MINUTE,
+        30 * MINUTE,
+        HOUR,
+        2 * HOUR,
+        4 * HOUR,
+        8 * HOUR,
+        16 * HOUR,
+      ]),
     max_attempts: z.int().min(1).max(1_000).default(8),
     delay_notice_after: z.int().min(1).max(1_000).default(5),
     concurrency: z.int().min(1).max(10_000).default(200),
