@@ -1,0 +1,327 @@
+/**
+ * What always holds (DESIGN.md, section 3), checked against what is durable and what the network
+ * saw, as it happens and once more at the end. The numbers in the checks are those of that list.
+ *
+ * The checker trusts nothing of the running program: it reads the disk below the event log, keeps
+ * books of its own, and asks the pure parts (fold, chain, projection) only to compare.
+ */
+import { createHash } from "node:crypto";
+import type { StoredEvent } from "../../events/catalogue.ts";
+import { chainFindings } from "../../events/chain.ts";
+import { decode } from "../../events/decode.ts";
+import type { RawEvent, Transaction } from "../../events/engine.ts";
+import { FINAL_STATES, queueProjection, type QueueRow } from "../../events/projections/queue.ts";
+import { evolve, INTERRUPTED, type Message } from "../../actors/message.ts";
+import type { Disk } from "./disk.ts";
+import type { Receipt } from "./smtp_host.ts";
+
+/** An invariant does not hold. */
+export class Violation extends Error {
+  override readonly name = "Violation";
+}
+
+/** One attempt, as the log tells it. */
+interface Attempt {
+  readonly number: number;
+  readonly incarnation: number;
+  outcome?: "delivered" | "failed";
+  interrupted: boolean;
+  /** Addresses that were tried and did not say ok. */
+  readonly unsure: Set<string>;
+}
+
+/** The checker's own books on one stream. */
+interface Books {
+  readonly stream: string;
+  message: Message;
+  row: QueueRow;
+  last: RawEvent;
+  readonly attempts: Attempt[];
+  readonly receipts: { readonly receipt: Receipt; readonly attempt: Attempt | undefined }[];
+  readonly reports: { readonly kind: string; readonly dsn: string | undefined }[];
+}
+
+export class Invariants {
+  readonly streams = new Map<string, Books>();
+  readonly #byRecipient = new Map<string, Books[]>();
+  /** Streams whose attempt has no outcome. */
+  readonly #open = new Set<string>();
+  readonly #acknowledged: string[] = [];
+  /** Streams that are queued or attempting. */
+  readonly unfinished = new Set<string>();
+  incarnation = 0;
+  /** Set when the world has done something that a fault of our own code may follow from. */
+  faultsAllowed = false;
+
+  constructor(readonly disk: Disk) {}
+
+  /** A transaction has become durable. */
+  durable(transaction: Transaction): void {
+    const touched = new Set<Books>();
+    for (const raw of transaction.events) touched.add(this.#event(raw));
+    for (const books of touched) this.#compare(books);
+  }
+
+  /** Invariant 1: the sender has been told so. */
+  acknowledged(streams: readonly string[]): void {
+    for (const stream of streams) {
+      const books = this.streams.get(stream);
+      if (!books) throw new Violation(`1: ${stream} was acknowledged and is not on disk`);
+      if (books.row.body !== null) this.#bodyThere(books);
+      this.#acknowledged.push(stream);
+    }
+  }
+
+  /** Invariant 2, as far as a dial shows it. */
+  dialled(address: string): void {
+    if (this.#open.size === 0) {
+      throw new Violation(`2: ${address} was dialled, and no attempt on disk is open`);
+    }
+  }
+
+  /** Invariant 2, exactly: an envelope goes out. */
+  envelope(rcptTo: string): void {
+    const candidates = this.#byRecipient.get(rcptTo) ?? [];
+    if (!candidates.some(({ stream }) => this.#open.has(stream))) {
+      throw new Violation(`2: RCPT TO:<${rcptTo}> was sent, and no such attempt on disk is open`);
+    }
+  }
+
+  received(receipt: Receipt): void {
+    const octets = Uint8Array.from(receipt.content, (char) => char.charCodeAt(0));
+    const sha256 = createHash("sha256").update(octets).digest("hex");
+    const books = (this.#byRecipient.get(receipt.rcptTo) ?? []).find(({ message }) =>
+      message.enqueued.body === sha256 && message.enqueued.mailFrom === receipt.mailFrom
+    );
+    if (!books) {
+      throw new Violation(
+        `${receipt.host} received for ${receipt.rcptTo} what nobody sent:\n${receipt.content}`,
+      );
+    }
+    const attempt = books.attempts.findLast((one) => one.incarnation <= receipt.incarnation);
+    books.receipts.push({ receipt, attempt });
+  }
+
+  /** Nothing more will happen: what must have come to pass by now. */
+  end(): void {
+    for (const books of this.streams.values()) {
+      this.#concluded(books);
+      this.#duplicates(books);
+    }
+    for (const stream of this.#acknowledged) {
+      if (!this.streams.has(stream)) throw new Violation(`acknowledged ${stream} is lost`);
+    }
+    this.#bodies();
+    this.#projections();
+  }
+
+  /** Invariants 3, 4, 5 and 8, event by event. */
+  #event(raw: RawEvent): Books {
+    const known = this.streams.get(raw.stream);
+    const findings = chainFindings(raw, known?.last);
+    if (findings.length > 0) throw new Violation(`8: ${raw.stream}: ${findings.join("; ")}`);
+    const event = decode(raw);
+    if (known) this.#mayFollow(known, event);
+    const books = known ?? this.#enqueued(event, raw);
+    if (known) {
+      known.message = evolve(known.message, event);
+      known.row = queueProjection.apply(known.row, event)!;
+      known.last = raw;
+    }
+    this.#record(books, event);
+    return books;
+  }
+
+  #enqueued(event: StoredEvent, raw: RawEvent): Books {
+    if (event.type !== "Enqueued") {
+      throw new Violation(`${event.stream} begins with ${event.type}`);
+    }
+    const books: Books = {
+      stream: event.stream,
+      message: evolve(undefined, event),
+      row: queueProjection.apply(undefined, event)!,
+      last: raw,
+      attempts: [],
+      receipts: [],
+      reports: [],
+    };
+    this.streams.set(event.stream, books);
+    const same = this.#byRecipient.get(event.data.rcptTo);
+    if (same) same.push(books);
+    else this.#byRecipient.set(event.data.rcptTo, [books]);
+    this.#bodyThere(books);
+    return books;
+  }
+
+  #mayFollow(books: Books, event: StoredEvent): void {
+    const { stream, row } = books;
+    if (FINAL_STATES.includes(row.state) && event.type !== "DSNSent") {
+      throw new Violation(`5: ${event.type} follows on ${stream}, which was ${row.state}`);
+    }
+    const open = this.#open.has(stream);
+    if (event.type === "AttemptStarted" && open) {
+      throw new Violation(`3: a second attempt was started on ${stream}`);
+    }
+    if ((event.type === "Delivered" || event.type === "Failed") && !open) {
+      throw new Violation(`4: ${event.type} on ${stream} ends no attempt`);
+    }
+    if (this.faultsAllowed) return;
+    if (event.type === "Failed" && event.data.stack !== undefined) {
+      throw new Violation(`fault of our own code: ${stream}: ${event.data.stack}`);
+    }
+    if (event.type === "Held" && event.data.who === "supervisor") {
+      throw new Violation(`${stream} was quarantined: ${event.data.why}\n${event.data.stack}`);
+    }
+  }
+
+  #record(books: Books, event: StoredEvent): void {
+    const { stream, attempts } = books;
+    switch (event.type) {
+      case "AttemptStarted":
+        if (event.data.attempt !== attempts.length + 1) {
+          throw new Violation(`attempt ${event.data.attempt} of ${stream} is out of turn`);
+        }
+        this.#open.add(stream);
+        attempts.push({
+          number: event.data.attempt,
+          incarnation: this.incarnation,
+          interrupted: false,
+          unsure: new Set(),
+        });
+        return;
+      case "HostTried":
+        if (event.data.result !== "ok" && event.data.address !== undefined) {
+          attempts.at(-1)?.unsure.add(event.data.address);
+        }
+        return;
+      case "Delivered":
+      case "Failed": {
+        const attempt = attempts.at(-1)!;
+        this.#open.delete(stream);
+        attempt.outcome = event.type === "Delivered" ? "delivered" : "failed";
+        if (event.type === "Delivered") return this.#delivered(books, attempt);
+        attempt.interrupted = event.data.reason.includes(INTERRUPTED);
+        return;
+      }
+      case "DSNSent":
+        books.reports.push({ kind: event.data.kind, dsn: event.data.dsn });
+        return;
+    }
+  }
+
+  /** What the log calls delivered, a host has taken, and said so. */
+  #delivered({ stream, receipts }: Books, attempt: Attempt): void {
+    const taken = receipts.some((one) => one.attempt === attempt && one.receipt.acknowledged);
+    if (!taken) throw new Violation(`${stream} is Delivered, and no host said so`);
+  }
+
+  /** Invariant 6, as the log grows: the row is the fold of the events, and agrees with the state. */
+  #compare({ stream, row, message }: Books): void {
+    const table = this.disk.tables.get(queueProjection.name);
+    if (table?.done && !same(table.rows.get(stream), row)) {
+      throw new Violation(`6: the row of ${stream} is not the fold of its events`);
+    }
+    const { status, attempts, due, version } = message;
+    const waits = status === "queued" || status === "attempting";
+    if (waits) this.unfinished.add(stream);
+    else this.unfinished.delete(stream);
+    if (
+      row.state !== status || row.attempts !== attempts || row.version !== version ||
+      row.due !== (waits ? due : null)
+    ) throw new Violation(`6: row and state of ${stream} tell different stories`);
+  }
+
+  #bodyThere({ stream, message }: Books): void {
+    const { body } = message.enqueued;
+    const kept = this.disk.bodies.get(body);
+    if (!kept) throw new Violation(`1: ${stream} is on disk without its body ${body}`);
+    const octets = kept.octets ?? this.disk.files.get(body);
+    if (!octets) throw new Violation(`1: the file of body ${body} of ${stream} is not on disk`);
+    if (createHash("sha256").update(octets).digest("hex") !== body) {
+      throw new Violation(`1: body ${body} of ${stream} is damaged`);
+    }
+  }
+
+  /** Every message is delivered, reported as failed, held or cancelled (and 4). */
+  #concluded({ stream, row, reports, attempts }: Books): void {
+    if (row.state === "queued" || row.state === "attempting") {
+      throw new Violation(`${stream} is ${row.state} still: ${row.last_error}`);
+    }
+    const open = attempts.find(({ outcome }) => outcome === undefined);
+    if (open) throw new Violation(`4: attempt ${open.number} of ${stream} has no outcome`);
+    const failed = reports.filter(({ kind }) => kind === "failed");
+    if (failed.length !== (row.state === "failed" ? 1 : 0)) {
+      throw new Violation(
+        `${stream} is ${row.state}, and its failure is told ${failed.length} times`,
+      );
+    }
+    for (const { kind, dsn } of reports) {
+      if (dsn === undefined) continue;
+      const source = this.streams.get(dsn)?.message.enqueued.source;
+      if (source?.of !== stream) {
+        throw new Violation(`the report (${kind}) on ${stream} is not in the queue as ${dsn}`);
+      }
+    }
+    if (reports.filter(({ kind }) => kind === "delayed").length > 1) {
+      throw new Violation(`the delay of ${stream} was told twice`);
+    }
+  }
+
+  /** A message that was received again was cut off before, and the log says so. */
+  #duplicates({ stream, receipts }: Books): void {
+    for (const { receipt, attempt } of receipts.slice(0, -1)) {
+      if (!attempt) throw new Violation(`${stream} was received before an attempt was on disk`);
+      const unsure = !receipt.acknowledged && attempt.unsure.has(receipt.address);
+      if (attempt.interrupted || unsure) continue;
+      throw new Violation(
+        `${stream} was received ${receipts.length} times; attempt ${attempt.number} at ` +
+          `${receipt.host} is ${attempt.outcome} and explains no second time`,
+      );
+    }
+  }
+
+  /** Bodies are there exactly while somebody needs them; so are their files. */
+  #bodies(): void {
+    const needed = new Map<string, number>();
+    for (const books of this.streams.values()) {
+      const { body } = books.row;
+      if (body === null) continue;
+      needed.set(body, (needed.get(body) ?? 0) + 1);
+      this.#bodyThere(books);
+    }
+    for (const [sha256, { uses }] of this.disk.bodies) {
+      if (needed.get(sha256) === uses) continue;
+      throw new Violation(`5: body ${sha256} has ${uses} uses, not ${needed.get(sha256) ?? 0}`);
+    }
+  }
+
+  /** Invariant 6, as a whole: rows and counters of a fold from zero. */
+  #projections(): void {
+    const table = this.disk.tables.get(queueProjection.name);
+    if (table && table.rows.size !== this.streams.size) {
+      throw new Violation(`6: ${table.rows.size} rows for ${this.streams.size} streams`);
+    }
+    const counts = new Map<string, number>();
+    for (const { stream, row } of this.streams.values()) {
+      if (!same(table?.rows.get(stream), row)) {
+        throw new Violation(`6: the row of ${stream} is not the fold of its events`);
+      }
+      counts.set(row.state, (counts.get(row.state) ?? 0) + 1);
+    }
+    for (const [state, count] of table?.counts ?? []) {
+      if (count !== (counts.get(state) ?? 0)) {
+        throw new Violation(
+          `6: ${count} messages are counted as ${state}, not ${counts.get(state)}`,
+        );
+      }
+    }
+  }
+}
+
+function same(a: object | undefined, b: object): boolean {
+  if (a === undefined) return false;
+  const left = a as Record<string, unknown>;
+  const right = b as Record<string, unknown>;
+  const keys = Object.keys(right);
+  return Object.keys(left).length === keys.length && keys.every((key) => left[key] === right[key]);
+}

@@ -1,0 +1,93 @@
+/**
+ * The operators of the virtual world: they hold, release, reschedule, redirect and cancel messages
+ * at any moment, reload the configuration, restart the service, and set the clock.
+ */
+import { type Command, CommandRefused } from "../../actors/message.ts";
+import { StoreUnavailable } from "../../events/store.ts";
+import { DAY, HOUR, MINUTE } from "./clock.ts";
+import type { Dice } from "./random.ts";
+import type { World } from "./world.ts";
+
+const ACTS = {
+  hold: 4,
+  release: 6,
+  reschedule: 4,
+  redirect: 2,
+  cancel: 1,
+  reload: 2,
+  restart: 1,
+  setClock: 1,
+} as const;
+
+export class Operators {
+  readonly dice: Dice;
+
+  constructor(readonly world: World) {
+    this.dice = world.dice.fork("operators");
+    const acts = this.dice.chance(0.4) ? 0 : this.dice.int(1, 25);
+    for (let n = 0; n < acts; n++) {
+      world.time.after(this.dice.between(0, world.window), () => this.#act());
+    }
+  }
+
+  /** The end of the day: what was held is looked at again. */
+  releaseAll(): void {
+    for (const { stream, row } of this.world.invariants.streams.values()) {
+      if (row.state !== "held" || this.dice.chance(0.3)) continue;
+      this.#command(stream, { type: "Release", ...WHO, now: this.world.time.now() });
+    }
+  }
+
+  #act(): void {
+    const { world, dice } = this;
+    const act = dice.weighted(ACTS);
+    switch (act) {
+      case "reload":
+        return world.reload();
+      case "restart":
+        return world.restart();
+      case "setClock": {
+        const jump = Math.round(dice.between(-1, 1) * dice.pick([500, MINUTE, HOUR, DAY]));
+        world.note(`the clock jumps by ${jump} ms`);
+        return world.time.jump(jump);
+      }
+    }
+    const streams = [...world.invariants.streams.keys()];
+    if (streams.length === 0) return;
+    const stream = dice.pick(streams);
+    const now = world.time.now();
+    switch (act) {
+      case "hold":
+        return this.#command(stream, { type: "Hold", ...WHO });
+      case "release":
+        return this.#command(stream, { type: "Release", ...WHO, now });
+      case "reschedule": {
+        const due = Math.round(now + dice.between(-HOUR, 12 * HOUR));
+        return this.#command(stream, { type: "Reschedule", ...WHO, due });
+      }
+      case "redirect": {
+        const transport = dice.pick(["relay", "direct", null]);
+        return this.#command(stream, { type: "AssignTransport", ...WHO, transport });
+      }
+      case "cancel":
+        return this.#command(stream, { type: "Cancel", ...WHO });
+    }
+  }
+
+  #command(stream: string, command: Command): void {
+    const { world } = this;
+    const program = world.program;
+    if (!program) return;
+    world.note(`operator: ${command.type} ${stream}`);
+    program.supervisor.act(stream, command).then(() => {
+      world.note(`operator: ${command.type} ${stream}: done`);
+    }, (cause) => {
+      if (!(cause instanceof CommandRefused || cause instanceof StoreUnavailable)) {
+        return world.violated(cause);
+      }
+      world.note(`operator: ${command.type} ${stream}: ${cause.message}`);
+    });
+  }
+}
+
+const WHO = { who: "operator", why: "simulated" };

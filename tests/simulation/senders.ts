@@ -1,0 +1,105 @@
+/**
+ * The senders of the virtual world: they submit messages, remember what was acknowledged, and try
+ * again (as a new message) when they were turned away.
+ */
+import { StoreUnavailable } from "../../events/store.ts";
+import type { Submission } from "../../actors/ports.ts";
+import { MINUTE } from "./clock.ts";
+import type { Program } from "./program.ts";
+import type { Dice } from "./random.ts";
+import type { World } from "./world.ts";
+
+const WITH_BODY_FILE = 300_000;
+
+export class Senders {
+  readonly dice: Dice;
+  #sent = 0;
+
+  constructor(readonly world: World, readonly domains: readonly string[], messages: number) {
+    this.dice = world.dice.fork("senders");
+    const burst = this.dice.chance(0.3);
+    for (let n = 0; n < messages; n++) {
+      const at = burst ? this.dice.between(0, MINUTE) : this.dice.between(0, 0.8 * world.window);
+      world.time.after(at, () => this.#send(3));
+    }
+  }
+
+  #send(tries: number): void {
+    const program = this.world.program;
+    const again = () => {
+      if (tries > 0) {
+        this.world.time.after(this.dice.between(1, 600_000), () => this.#send(tries - 1));
+      }
+    };
+    if (!program) return again();
+    program.process.onDeath(again);
+    this.#submit(program).then((streams) => {
+      if (!program.process.alive) return;
+      program.process.forget(again);
+      this.world.watch(() => this.world.invariants.acknowledged(streams));
+      this.world.note(`acknowledged ${streams.join(" ")}`);
+    }, (cause) => {
+      program.process.forget(again);
+      if (!(cause instanceof StoreUnavailable)) return this.world.violated(cause);
+      this.world.note(`turned away: ${cause.message}`);
+      again();
+    });
+  }
+
+  async #submit(program: Program): Promise<string[]> {
+    const n = ++this.#sent;
+    const { bodies, submitter } = program;
+    const content = this.#content(n);
+    const draft = bodies.create();
+    const id = submitter.newSubmissionId();
+    try {
+      for (let at = 0; at < content.length; at += 65_536) {
+        await draft.write(content.subarray(at, at + 65_536));
+      }
+      const body = await draft.finish();
+      const taken = await submitter.submit({
+        id,
+        account: null,
+        mailFrom: this.dice.chance(0.1) ? "" : `s${n}@${this.dice.pick(SENDER_DOMAINS)}`,
+        recipients: this.#recipients(n),
+        body,
+        messageId: `<${n}@sender.example>`,
+        has8bit: false,
+        smtputf8: false,
+        requireTLS: false,
+        source: { kind: "smtp", peer: "127.0.0.1:40000" },
+        ...(this.dice.chance(0.1) ? { due: program.process.now() + 20 * MINUTE } : {}),
+      });
+      return taken.map(({ stream }) => stream);
+    } catch (cause) {
+      await draft.discard();
+      throw cause;
+    }
+  }
+
+  #recipients(n: number): Submission["recipients"] {
+    const recipients = this.dice.chance(0.7) ? 1 : this.dice.int(2, 4);
+    return Array.from({ length: recipients }, (_, k) => ({
+      rcptTo: `r${n}.${k}@${this.dice.pick(this.domains)}`,
+      dsn: this.dice.chance(0.1) ? { notify: [this.dice.pick(["NEVER", "DELAY"] as const)] } : {},
+    }));
+  }
+
+  #content(n: number): Uint8Array {
+    const lines = [
+      `Message-ID: <${n}@sender.example>`,
+      `From: s${n}@sender.example`,
+      `Subject: number ${n}`,
+      "",
+      ".",
+      "..two dots",
+      "text",
+    ];
+    const size = this.dice.chance(0.01) ? WITH_BODY_FILE : this.dice.int(0, 2_000);
+    for (let length = 0; length < size; length += 72) lines.push("x".repeat(70));
+    return new TextEncoder().encode(lines.map((line) => `${line}\r\n`).join(""));
+  }
+}
+
+/** Where reports go: one that takes them, one that may not. */
+const SENDER_DOMAINS = ["sender.example", "sender.example", "mx.example"] as const;

@@ -1,0 +1,122 @@
+/**
+ * `deno task simulate`: runs simulated worlds, one per seed, until one breaks an invariant.
+ *
+ *   --seeds N     how many (default 1000)
+ *   --seconds T   how long at most
+ *   --start S     the first seed (default: at random, and printed)
+ *   --seed S      only this one, with its trace: how a failure is replayed
+ */
+import { parseArgs } from "node:util";
+import { type Report, World } from "./world.ts";
+
+const HELP = `deno task simulate [--seeds N] [--seconds T] [--start SEED] [--seed SEED] [--json]
+
+Runs the queue over virtual time, network, DNS and disk, one world per seed, and checks what must
+always hold. Stops at the first seed that breaks it, and says how to replay it.
+
+  --seeds N     worlds to run (default 1000)
+  --seconds T   stop after this long
+  --start SEED  first seed (default: drawn at random)
+  --seed SEED   run this one alone and print its trace
+  --json        print the totals as JSON
+`;
+
+/** Lines of the trace that are printed of a world that failed. */
+const TRACE_SHOWN = 60;
+
+interface Totals {
+  worlds: number;
+  days: number;
+  messages: number;
+  events: number;
+  steps: number;
+  kills: number;
+  duplicates: number;
+}
+
+function whole(text: string | undefined, otherwise: number, name: string): number {
+  if (text === undefined) return otherwise;
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= 0) return value;
+  console.error(`simulate: --${name} takes a whole number, not "${text}"`);
+  Deno.exit(2);
+}
+
+function failure(report: Report): string {
+  return [
+    ...report.trace.slice(-TRACE_SHOWN),
+    "",
+    `seed ${report.seed}: ${report.violation?.stack ?? report.violation}`,
+    `replay: deno task simulate --seed ${report.seed}`,
+  ].join("\n");
+}
+
+function add(totals: Totals, report: Report): void {
+  totals.worlds++;
+  for (const key of ["days", "messages", "events", "steps", "kills", "duplicates"] as const) {
+    totals[key] += report[key];
+  }
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      seeds: { type: "string" },
+      seconds: { type: "string" },
+      start: { type: "string" },
+      seed: { type: "string" },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(HELP);
+    return 0;
+  }
+  if (values.seed !== undefined) {
+    const report = await new World(whole(values.seed, 0, "seed")).run();
+    console.log(report.trace.join("\n"));
+    const { violation, trace: _, ...rest } = report;
+    console.log(rest);
+    if (violation) console.log(failure(report));
+    return violation ? 1 : 0;
+  }
+  const seeds = whole(values.seeds, 1_000, "seeds");
+  const seconds = whole(values.seconds, Number.MAX_SAFE_INTEGER, "seconds");
+  const first = whole(values.start, crypto.getRandomValues(new Uint32Array(1))[0]!, "start");
+  if (!values.json) console.log(`seeds from ${first} on`);
+  const totals: Totals = {
+    worlds: 0,
+    days: 0,
+    messages: 0,
+    events: 0,
+    steps: 0,
+    kills: 0,
+    duplicates: 0,
+  };
+  const begun = performance.now();
+  const elapsed = () => (performance.now() - begun) / 1_000;
+  for (let seed = first; seed < first + seeds && elapsed() < seconds; seed++) {
+    const report = await new World(seed).run();
+    add(totals, report);
+    if (!report.violation) continue;
+    console.log(failure(report));
+    return 1;
+  }
+  const took = elapsed();
+  const rates = {
+    seconds: Math.round(took),
+    seedsPerSecond: Number((totals.worlds / took).toFixed(1)),
+    queueDaysPerSecond: Number((totals.days / took).toFixed(1)),
+  };
+  const result = { first, ...totals, days: Math.round(totals.days), ...rates };
+  console.log(values.json ? JSON.stringify(result) : result);
+  return 0;
+}
+
+try {
+  Deno.exit(await main());
+} catch (cause) {
+  console.error(`simulate: ${cause instanceof Error ? cause.message : cause}; see --help`);
+  Deno.exit(2);
+}

@@ -1,0 +1,44 @@
+/** A few worlds as part of the tests; `deno task simulate` runs as many as there is time for. */
+import assert from "node:assert/strict";
+import { describe, it } from "@std/testing/bdd";
+import { BUGS } from "./sabotage.ts";
+import { World } from "./world.ts";
+
+const SEEDS = 25;
+/** A bug that is put in on purpose must be found within this many worlds. */
+const FOUND_WITHIN = 500;
+
+describe("the simulation", () => {
+  it(`finds nothing wrong in ${SEEDS} worlds`, async () => {
+    for (let seed = 1; seed <= SEEDS; seed++) {
+      const { violation, trace } = await new World(seed).run();
+      assert.equal(violation, undefined, `seed ${seed}\n${trace.slice(-30).join("\n")}`);
+    }
+  });
+
+  it("runs the same way again for the same seed", async () => {
+    for (const seed of [1, 2, 3]) {
+      const first = await new World(seed).run();
+      const second = await new World(seed).run();
+      assert.equal(second.traceHash, first.traceHash);
+      assert.equal(second.logHash, first.logHash);
+      assert.equal(second.steps, first.steps);
+    }
+  });
+
+  it("runs another way for another seed", async () => {
+    const hashes = new Set<string>();
+    for (const seed of [1, 2, 3]) hashes.add((await new World(seed).run()).logHash);
+    assert.equal(hashes.size, 3);
+  });
+
+  for (const [bug, sabotage] of Object.entries(BUGS)) {
+    it(`finds a queue that ${bug}`, async () => {
+      for (let seed = 1; seed <= FOUND_WITHIN; seed++) {
+        const { violation } = await new World(seed, sabotage).run();
+        if (violation) return;
+      }
+      assert.fail(`not found in ${FOUND_WITHIN} worlds`);
+    });
+  }
+});

@@ -1,0 +1,255 @@
+/**
+ * One simulated world: a queue, the places it sends to, and all that happens to it, from one seed.
+ *
+ * A run has two parts. In the window messages are submitted, operators act, and everything that
+ * can go wrong does. After it all faults end but for hosts that stay as they are, and the world
+ * goes on until every message has come to an end. Invariants are checked all along.
+ */
+import { Landscape, RECIPIENT_DOMAINS } from "./landscape.ts";
+import { DAY, HOUR, MINUTE, VirtualTime } from "./clock.ts";
+import { Disk } from "./disk.ts";
+import { Dns } from "./dns.ts";
+import { Faults } from "./faults.ts";
+import { Invariants, Violation } from "./invariants.ts";
+import { Network } from "./network.ts";
+import { Operators } from "./operators.ts";
+import { Process } from "./process.ts";
+import { type Program, type Sabotage, start } from "./program.ts";
+import { Dice } from "./random.ts";
+import { Senders } from "./senders.ts";
+import { latin1 } from "./smtp_host.ts";
+import { Trace } from "./trace.ts";
+import type { RetryPolicy } from "../../actors/retry.ts";
+
+/** What a run came to. */
+export interface Report {
+  readonly seed: number;
+  readonly violation?: Error;
+  /** The last lines of what happened. */
+  readonly trace: readonly string[];
+  /** Over all lines of the trace: equal for equal runs. */
+  readonly traceHash: string;
+  /** Over the hashes of all events in the log. */
+  readonly logHash: string;
+  readonly steps: number;
+  readonly events: number;
+  readonly messages: number;
+  readonly kills: number;
+  readonly days: number;
+  /** Messages that were received more than once, all explained. */
+  readonly duplicates: number;
+}
+
+export interface Configuration {
+  readonly policy: RetryPolicy;
+  /** Mail for this domain goes over the smarthost; undefined: all goes directly. */
+  readonly relayed: string | undefined;
+  readonly concurrency: number;
+  readonly destinationConcurrency: number;
+}
+
+const EPOCH = Date.parse("2026-03-01T00:00:00.000Z");
+/** Time in which everything must come to an end when all works again. */
+const PATIENCE = 30 * DAY;
+/** After the last message has come to an end: time for what follows it. */
+const EPILOGUE = 5 * MINUTE;
+/** A world that takes more steps than this goes round in circles. */
+const STEPS = 2_000_000;
+
+const POLICIES: readonly RetryPolicy[] = [
+  {
+    waits: [7.5, 15, 30, 60, 120, 240, 480, 960].map((minutes) => minutes * MINUTE),
+    maxAttempts: 8,
+    delayNoticeAfter: 5,
+  },
+  { waits: [MINUTE, 5 * MINUTE], maxAttempts: 4, delayNoticeAfter: 2 },
+  { waits: [HOUR], maxAttempts: 2, delayNoticeAfter: 1 },
+];
+
+export class World {
+  readonly dice: Dice;
+  readonly time: VirtualTime;
+  readonly disk: Disk;
+  readonly network: Network;
+  readonly dns: Dns;
+  readonly invariants: Invariants;
+  /** Milliseconds in which things happen. */
+  readonly window: number;
+  /** The program, while it runs and has come up. */
+  program: Program | undefined;
+  configuration: Configuration;
+  readonly #trace = new Trace();
+  readonly #faults: Faults;
+  readonly #operators: Operators;
+  #process: Process | undefined;
+  #incarnations = 0;
+  #kills = 0;
+  #steps = 0;
+  #violation: Error | undefined;
+
+  constructor(readonly seed: number, readonly sabotage: Sabotage = {}) {
+    this.dice = new Dice(seed);
+    this.time = new VirtualTime(EPOCH + this.dice.int(0, DAY));
+    this.window = this.dice.pick([10 * MINUTE, 3 * HOUR, 12 * HOUR, 2 * DAY]);
+    this.disk = new Disk(this.dice.fork("disk"), {
+      durable: (transaction) => {
+        this.note(`durable: ${transaction.events.map(({ type }) => type).join(" ")}`);
+        this.watch(() => this.invariants.durable(transaction));
+      },
+      misused: (how) => this.violated(new Violation(`the engine was misused: ${how}`)),
+    });
+    this.invariants = new Invariants(this.disk);
+    this.dns = new Dns(this.dice.fork("dns"));
+    this.network = new Network(this.time, this.dice.fork("network"), {
+      dialled: (_, { address }) => this.watch(() => this.invariants.dialled(address)),
+      wrote: (_process, _target, octets) => this.#wrote(octets),
+    });
+    const landscape = new Landscape(this.network, this.dns, this.time, this.dice.fork("hosts"), {
+      received: (receipt) => {
+        this.note(`${receipt.host} received ${receipt.rcptTo}`);
+        this.watch(() => this.invariants.received(receipt));
+      },
+      dialogue: (host, line) => this.note(`${host} ${line}`),
+      misbehaved: (host, what) => this.violated(new Violation(`SMTP with ${host}: ${what}`)),
+    });
+    this.configuration = this.#configure();
+    this.#faults = new Faults(this, landscape);
+    this.#operators = new Operators(this);
+    new Senders(this, RECIPIENT_DOMAINS, this.dice.int(1, 12));
+    this.time.after(0, () => this.#boot());
+    this.time.after(this.window, () => this.#calm());
+  }
+
+  async run(): Promise<Report> {
+    const unhandled = (event: PromiseRejectionEvent) => {
+      event.preventDefault();
+      this.violated(event.reason);
+    };
+    globalThis.addEventListener("unhandledrejection", unhandled);
+    const deadline = this.window + PATIENCE;
+    let endAt = Infinity;
+    while (!this.#violation) {
+      const next = this.time.next();
+      if (next === undefined || next > endAt) break;
+      if (next > deadline || this.#steps++ > STEPS) break;
+      await this.time.step();
+      const done = next > this.window && this.invariants.unfinished.size === 0;
+      endAt = done ? Math.min(endAt, next + EPILOGUE) : Infinity;
+    }
+    if (!this.#violation) this.watch(() => this.invariants.end());
+    this.#process?.die();
+    globalThis.removeEventListener("unhandledrejection", unhandled);
+    return this.#report();
+  }
+
+  /** A line of the trace. */
+  note(text: string): void {
+    this.#trace.add(this.time.monotonic(), this.#incarnations, text);
+  }
+
+  /** Runs a check; what it throws ends the run. */
+  watch(check: () => void): void {
+    try {
+      check();
+    } catch (cause) {
+      this.violated(cause);
+    }
+  }
+
+  violated(cause: unknown): void {
+    this.#violation ??= cause instanceof Error ? cause : new Error(String(cause));
+  }
+
+  /** The operator edits the configuration and has it read. */
+  reload(): void {
+    this.configuration = this.#configure();
+    this.note("the configuration is reloaded");
+    this.program?.reload(this.configuration);
+  }
+
+  /** The operator restarts the service in good order. */
+  restart(): void {
+    const program = this.program;
+    if (!program) return;
+    this.note("orderly stop");
+    this.program = undefined;
+    program.stop().then(() => {
+      if (!program.process.alive) return;
+      this.note("stopped");
+      program.process.die();
+    }, (cause) => this.violated(cause));
+  }
+
+  #boot(): void {
+    this.invariants.incarnation = ++this.#incarnations;
+    const process = new Process(
+      this.#incarnations,
+      this.time,
+      (dying, where) => this.#faults.boundary(dying, where),
+    );
+    this.#process = process;
+    process.onDeath(() => {
+      this.#kills++;
+      this.program = undefined;
+      this.time.after(this.dice.between(100, 60_000), () => this.#boot());
+    });
+    this.note("start");
+    start(process, this).then((program) => {
+      if (!process.alive) return;
+      this.program = program;
+      this.note("ready");
+    }, (cause) => {
+      if (!process.alive) return;
+      this.note(`start failed: ${cause instanceof Error ? cause.message : cause}`);
+      if (this.disk.mood === "well" || this.disk.mood === "slow") this.violated(cause);
+      process.die();
+    });
+  }
+
+  /** The window is over. */
+  #calm(): void {
+    this.note("faults end");
+    this.#faults.end();
+    if (!this.program && this.#process?.alive === false) this.note("waiting for the next start");
+    this.time.after(HOUR, () => this.#operators.releaseAll());
+  }
+
+  #configure(): Configuration {
+    return {
+      policy: this.dice.pick(POLICIES),
+      relayed: this.dice.pick([undefined, undefined, "mx.example", "implicit.example"]),
+      concurrency: this.dice.pick([1, 4, 100]),
+      destinationConcurrency: this.dice.pick([1, 2, 20]),
+    };
+  }
+
+  #wrote(octets: Uint8Array): void {
+    for (const [, rcptTo] of latin1(octets).matchAll(/^RCPT TO:<([^>]*)>/gim)) {
+      this.watch(() => this.invariants.envelope(rcptTo!));
+    }
+  }
+
+  #report(): Report {
+    const { streams } = this.invariants;
+    const duplicates = [...streams.values()].filter(({ receipts }) => receipts.length > 1).length;
+    return {
+      seed: this.seed,
+      ...(this.#violation ? { violation: this.#violation } : {}),
+      trace: this.#trace.lines(),
+      traceHash: this.#trace.hash(),
+      logHash: this.disk.events.at(-1) ? hashOf(this.disk.events.map(({ hash }) => hash)) : "",
+      steps: this.#steps,
+      events: this.disk.events.length,
+      messages: streams.size,
+      kills: this.#kills,
+      days: this.time.monotonic() / DAY,
+      duplicates,
+    };
+  }
+}
+
+function hashOf(hashes: readonly string[]): string {
+  const trace = new Trace();
+  for (const hash of hashes) trace.add(0, 0, hash);
+  return trace.hash();
+}
