@@ -160,6 +160,18 @@ export interface StorageEngine {
   close(): MaybePromise<void>;
 }
 
+/** The log as it stands, for verifying and exporting: nothing is upcast or checked. */
+export interface RawLog {
+  /** Number of the newest checkpoint, and position of the newest event: at least what it covers. */
+  newest(): Promise<{ readonly checkpoint: number; readonly position: number }>;
+  /** Up to `limit` events after `position`, in log order. */
+  events(after: number, limit: number): Promise<RawEvent[]>;
+  /** All events of a stream. */
+  stream(stream: string): Promise<RawEvent[]>;
+  /** Up to `limit` checkpoints after a number. */
+  checkpoints(after: number, limit: number): Promise<Checkpoint[]>;
+}
+
 /** Where bodies over the inline limit live. Names are SHA-256 in hex. */
 export interface BodyFiles {
   /** Begins a file under a name of its own; nothing of it is seen before `keep`. */

@@ -12,19 +12,12 @@
  * When the engine fails, every waiter gets StoreUnavailable, nothing is remembered of the batch, and
  * appends are refused until a probe (after 1 s, 2 s, … 10 s) finds the disk taking writes again.
  */
-import {
-  checkFact,
-  type Fact,
-  isEventType,
-  type StoredEvent,
-  UnreadableEvent,
-} from "./catalogue.ts";
-import { CATALOGUE } from "./catalogue.ts";
-import { canonicalJson, eventHash, GENESIS, wellFormed } from "./chain.ts";
+import { checked, prepare, type Prepared, type Waiting } from "./batch.ts";
+import type { StoredEvent } from "./catalogue.ts";
 import { CHECKPOINT_EVENTS, CHECKPOINT_INTERVAL, type Signer, Uncovered } from "./checkpoints.ts";
 import { decode, messageOf } from "./decode.ts";
 import type { Checkpoint, MaybePromise, RawEvent, StorageEngine, StreamHead } from "./engine.ts";
-import { bodyChanges, fold } from "./fold.ts";
+import { bodyChanges } from "./fold.ts";
 import type { Projection, Row } from "./projection.ts";
 import { queueProjection } from "./projections/queue.ts";
 import { bringInStep } from "./rebuild.ts";
@@ -34,7 +27,6 @@ import {
   StoreUnavailable,
   type StreamAppend,
   type UnreadableStream,
-  WrongVersion,
 } from "./store.ts";
 
 /** Time, as the log needs it; the clock of actors/ports.ts fits. */
@@ -79,31 +71,6 @@ export interface LogOptions {
 }
 
 type Health = ReturnType<EventStore["health"]>;
-
-interface CheckedFact {
-  readonly fact: Fact;
-  readonly data: string;
-}
-
-/** An append that waits for its transaction. */
-interface Waiting {
-  readonly appends: readonly {
-    readonly stream: string;
-    readonly expectedVersion: number;
-    readonly facts: readonly CheckedFact[];
-  }[];
-  readonly bodies: readonly StagedBody[];
-  readonly events: number;
-  readonly bytes: number;
-  resolve(events: StoredEvent[]): void;
-  reject(error: Error): void;
-}
-
-/** An append that goes into the transaction, with its events. */
-interface Accepted {
-  readonly waiting: Waiting;
-  readonly events: StoredEvent[];
-}
 
 const MAX_EVENTS = 1000;
 const MAX_BYTES = 8 * 1024 * 1024;
@@ -153,19 +120,7 @@ export class EventLog implements EventStore {
   ): Promise<StoredEvent[]> {
     return new Promise((resolve, reject) => {
       this.#refuseIfUnavailable();
-      let events = 0;
-      let bytes = bodies.reduce((sum, body) => sum + (body.inline?.length ?? 0), 0);
-      const checked = appends.map(({ stream, expectedVersion, facts }) => ({
-        stream,
-        expectedVersion,
-        facts: facts.map((fact) => {
-          const one = check(fact);
-          events += 1;
-          bytes += one.data.length;
-          return one;
-        }),
-      }));
-      this.#queue.push({ appends: checked, bodies, events, bytes, resolve, reject });
+      this.#queue.push({ ...checked(appends, bodies), resolve, reject });
       this.#wake();
     });
   }
@@ -261,7 +216,7 @@ export class EventLog implements EventStore {
   }
 
   async #writeBatch(batch: Waiting[]): Promise<void> {
-    let prepared;
+    let prepared: Prepared;
     try {
       prepared = await this.#prepare(batch);
     } catch (error) {
@@ -270,31 +225,13 @@ export class EventLog implements EventStore {
       else for (const waiting of batch) await this.#writeBatch([waiting]);
       return;
     }
-    const { accepted, refused, raw, heads, folded } = prepared;
     if (!this.#health.ok) return this.#rejectAll(batch, this.#health.why);
+    const { accepted, refused, raw } = prepared;
     if (raw.length > 0) {
-      const staged = accepted.flatMap(({ waiting }) => waiting.bodies);
-      const uncovered = this.#uncovered.add(raw);
-      const checkpoint = this.#checkpointIfDue(uncovered);
-      const begun = this.#options.clock.monotonic();
       try {
-        const { freedFiles } = await this.#engine.commit({
-          events: raw,
-          rows: folded.rows,
-          counts: folded.counts,
-          bodies: bodyChanges(folded.uses, staged),
-          checkpoint,
-        });
-        this.#committed(raw, heads, uncovered, checkpoint);
-        this.#options.onCommit?.({
-          appends: accepted.length,
-          events: raw.length,
-          milliseconds: this.#options.clock.monotonic() - begun,
-        });
-        this.#followUpBodies(staged, freedFiles);
+        await this.#write(prepared);
       } catch (cause) {
-        this.#fail(cause, batch);
-        return;
+        return this.#fail(cause, batch);
       }
     }
     for (const [waiting, error] of refused) waiting.reject(error);
@@ -302,57 +239,39 @@ export class EventLog implements EventStore {
     if (raw.length > 0) this.#publish(accepted.flatMap(({ events }) => events));
   }
 
-  /** Steps 3 and 4: decides what the transaction holds. Changes nothing of the log's own state. */
-  async #prepare(batch: readonly Waiting[]) {
-    const heads = new Map<string, StreamHead>();
-    const accepted: Accepted[] = [];
-    const refused: [Waiting, WrongVersion][] = [];
-    const raw: RawEvent[] = [];
-    const time = new Date(this.#options.clock.now()).toISOString();
-    for (const waiting of batch) {
-      const own = new Map<string, StreamHead>();
-      const events: StoredEvent[] = [];
-      const rawBefore = raw.length;
-      let wrong: WrongVersion | undefined;
-      for (const { stream, expectedVersion, facts } of waiting.appends) {
-        let head = own.get(stream) ?? heads.get(stream) ?? this.#heads.get(stream) ??
-          await this.#read(() => this.#engine.streamHead(stream)) ?? NO_STREAM;
-        if (head.version !== expectedVersion) {
-          wrong = new WrongVersion(stream, expectedVersion, head.version);
-          break;
-        }
-        for (const { fact, data } of facts) {
-          const unhashed = {
-            position: this.#position + raw.length + 1,
-            stream,
-            version: head.version + 1,
-            type: fact.type,
-            schema: CATALOGUE[fact.type].schema,
-            time,
-            data,
-            prev: head.hash,
-          };
-          const hash = eventHash(unhashed);
-          raw.push({ ...unhashed, hash });
-          events.push({ ...unhashed, hash, ...fact });
-          head = { version: unhashed.version, hash };
-        }
-        own.set(stream, head);
-      }
-      if (wrong) {
-        raw.length = rawBefore;
-        refused.push([waiting, wrong]);
-        continue;
-      }
-      for (const [stream, head] of own) heads.set(stream, head);
-      accepted.push({ waiting, events });
-    }
-    const folded = await fold(
-      this.#projections,
-      accepted.flatMap(({ events }) => events),
-      (name, keys) => this.#read(() => this.#engine.rows(name, keys)),
-    );
-    return { accepted, refused, raw, heads, folded };
+  #prepare(batch: readonly Waiting[]): Promise<Prepared> {
+    return prepare(batch, {
+      position: this.#position,
+      time: new Date(this.#options.clock.now()).toISOString(),
+      projections: this.#projections,
+      head: (stream) =>
+        this.#heads.get(stream) ?? this.#read(() => this.#engine.streamHead(stream)),
+      rows: (name, keys) => this.#read(() => this.#engine.rows(name, keys)),
+    });
+  }
+
+  async #write({ accepted, raw, heads, folded }: Prepared): Promise<void> {
+    const { clock, signer, bodies, onCommit } = this.#options;
+    const staged = accepted.flatMap(({ waiting }) => waiting.bodies);
+    const uncovered = signer ? this.#uncovered.add(raw) : this.#uncovered;
+    const checkpoint = this.#checkpointIfDue(uncovered);
+    const begun = clock.monotonic();
+    const { freedFiles } = await this.#engine.commit({
+      events: raw,
+      rows: folded.rows,
+      counts: folded.counts,
+      bodies: bodyChanges(folded.uses, staged),
+      checkpoint,
+    });
+    const milliseconds = clock.monotonic() - begun;
+    this.#committed(raw, heads, uncovered, checkpoint);
+    // What follows is told to others, and none of it can undo that the events are on disk.
+    this.#guard(() => onCommit?.({ appends: accepted.length, events: raw.length, milliseconds }));
+    if (staged.length > 0) this.#guard(() => bodies?.taken(staged));
+    // A body whose message came and went within this batch has a file and never got a row.
+    const passed = staged.filter((body) => !body.inline && !folded.uses.get(body.sha256));
+    const freed = [...freedFiles, ...passed.map((body) => body.sha256)];
+    if (freed.length > 0) this.#guard(() => bodies?.freed(freed));
   }
 
   #committed(
@@ -381,20 +300,15 @@ export class EventLog implements EventStore {
     }
   }
 
-  #followUpBodies(staged: readonly StagedBody[], freedFiles: readonly string[]): void {
-    const { bodies } = this.#options;
-    if (!bodies) return;
-    if (staged.length > 0) bodies.taken(staged);
-    if (freedFiles.length > 0) bodies.freed(freedFiles);
+  #publish(events: readonly StoredEvent[]): void {
+    for (const listener of [...this.#listeners]) this.#guard(() => listener(events));
   }
 
-  #publish(events: readonly StoredEvent[]): void {
-    for (const listener of [...this.#listeners]) {
-      try {
-        listener(events);
-      } catch (error) {
-        this.#options.onListenerError?.(error);
-      }
+  #guard(tell: () => void): void {
+    try {
+      tell();
+    } catch (error) {
+      this.#options.onListenerError?.(error);
     }
   }
 
@@ -402,7 +316,7 @@ export class EventLog implements EventStore {
 
   #checkpointIfDue(uncovered: Uncovered): Checkpoint | undefined {
     const { signer, clock } = this.#options;
-    if (!signer || uncovered.count === 0) return undefined;
+    if (!signer) return undefined;
     const waited = this.#uncovered.count > 0 ? clock.monotonic() - this.#uncoveredSince : 0;
     if (uncovered.count < CHECKPOINT_EVENTS && waited < CHECKPOINT_INTERVAL) return undefined;
     return uncovered.checkpoint(new Date(clock.now()).toISOString(), signer);
@@ -511,22 +425,5 @@ export class EventLog implements EventStore {
   }
 }
 
-const NO_STREAM: StreamHead = { version: 0, hash: GENESIS };
-
 const asError = (error: unknown): Error =>
   error instanceof Error ? error : new Error(String(error));
-
-/** @throws UnreadableEvent when the fact does not fit the catalogue */
-function check(fact: Fact): CheckedFact {
-  if (!isEventType(fact.type)) {
-    throw new UnreadableEvent(`event type "${(fact as Fact).type}" is not in the catalogue`);
-  }
-  const checked = checkFact(fact);
-  try {
-    return { fact: checked, data: canonicalJson(checked.data) };
-  } catch {
-    // Text from outside that was cut inside a character; everything else zod has refused.
-    const mended = { type: checked.type, data: wellFormed(checked.data) } as Fact;
-    return { fact: mended, data: canonicalJson(mended.data) };
-  }
-}

@@ -17,7 +17,7 @@ import {
 } from "./data_folder.ts";
 import { decode, messageOf } from "./decode.ts";
 import type { StoredEvent } from "./catalogue.ts";
-import type { Checkpoint, RawEvent } from "./engine.ts";
+import type { RawLog } from "./engine.ts";
 import { EventLog, type LogOptions } from "./log.ts";
 import type { QueueView } from "./projections/queue.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
@@ -29,16 +29,6 @@ export interface OpenOptions extends
     "clock" | "schedule" | "onCommit" | "onListenerError" | "onUnreadable" | "projections"
   > {
   readonly dataDir: string;
-}
-
-/** The log as it stands, for verifying and exporting: nothing is upcast or checked. */
-export interface RawLog {
-  /** Up to `limit` events after `position`, in log order. */
-  events(after: number, limit: number): Promise<RawEvent[]>;
-  /** All events of a stream. */
-  stream(stream: string): Promise<RawEvent[]>;
-  /** Up to `limit` checkpoints after a number. */
-  checkpoints(after: number, limit: number): Promise<Checkpoint[]>;
 }
 
 export interface OpenStore {
@@ -129,6 +119,10 @@ export function openReader(dataDir: string): StoreReader {
 
 /** Promises that reject where the engine throws. */
 const rawLog = (engine: SqliteEngine): RawLog => ({
+  newest: async () => {
+    const checkpoint = (await engine.lastCheckpoint())?.number ?? 0;
+    return { checkpoint, position: await engine.head() };
+  },
   events: async (after, limit) => await engine.readAll(after, limit),
   stream: async (stream) => await engine.readStream(stream),
   checkpoints: async (after, limit) => await engine.checkpoints(after, limit),
