@@ -15,7 +15,7 @@ import {
 } from "./command.ts";
 import { filterOf, filterOptions, messageId, noSuchMessage, withReader } from "./data.ts";
 import { messageStory } from "./message_story.ts";
-import { address, type Column, duration, octets, table, type Terminal } from "./terminal.ts";
+import { address, type Column, duration, json, octets, table, type Terminal } from "./terminal.ts";
 
 const COLUMNS: readonly Column[] = [
   { title: "ID" },
@@ -70,7 +70,7 @@ const list: Command = {
     });
     if (parsed.has("json")) {
       terminal.out(
-        JSON.stringify({ total, offset, messages: rows.map(messageJson) }, null, 2) + "\n",
+        json({ total, offset, messages: rows.map(messageJson) }),
       );
     } else {
       if (rows.length > 0) terminal.out(table(COLUMNS, rows.map((row) => line(row, now))));
@@ -116,7 +116,7 @@ const show: Command = {
       const transcripts = parsed.has("transcript");
       return messageDetailJson(row, await readStream(id), { transcripts });
     });
-    if (parsed.has("json")) terminal.out(JSON.stringify(detail, null, 2) + "\n");
+    if (parsed.has("json")) terminal.out(json(detail));
     else terminal.out(messageStory(detail, terminal.now(), FINAL_STATES.includes(detail.state)));
     return 0;
   },

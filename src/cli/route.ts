@@ -22,7 +22,7 @@ import {
   wholeNumber,
 } from "./command.ts";
 import { because } from "./message_story.ts";
-import { address, type Terminal, visible } from "./terminal.ts";
+import { address, json, type Terminal, visible } from "./terminal.ts";
 
 export const route: Command = {
   usage: {
@@ -59,7 +59,7 @@ export const route: Command = {
     if (parsed.has("json")) {
       const { transport: name, because } = choice;
       terminal.out(
-        JSON.stringify({ transport: transport ?? { name }, because, routes }, null, 2) + "\n",
+        json({ transport: transport ?? { name }, because, routes }),
       );
     } else {
       terminal.out(`${routeLines(routes).join("")}${verdict(config, facts, choice)}`);

@@ -31,6 +31,20 @@ export function visible(text: string): string {
   });
 }
 
+/** JSON, with what a terminal could obey escaped in the way of JSON. */
+export function json(value: unknown): string {
+  const text = JSON.stringify(value, null, 2).replace(
+    UNSAFE,
+    (character) =>
+      character === "\n"
+        ? character
+        : character.split("").map((unit) =>
+          `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`
+        ).join(""),
+  );
+  return `${text}\n`;
+}
+
 /** Cut to a number of columns, with … where something is missing. */
 export function fit(text: string, columns: number): string {
   if (stringWidth(text) <= columns) return text;

@@ -1,0 +1,46 @@
+/** An event of a message as one line for people: what it says, without its envelope. */
+import type { StoredEvent } from "../../events/catalogue.ts";
+import { because, hostResult, nextHop, replyText } from "./message_story.ts";
+import { address, duration, octets } from "./terminal.ts";
+
+export function eventLine(event: StoredEvent): string {
+  switch (event.type) {
+    case "Enqueued": {
+      const { mailFrom, rcptTo, size, source, due } = event.data;
+      return `from ${address(mailFrom)} to ${rcptTo}, ${
+        octets(size)
+      }, by ${source.kind}, due ${due}`;
+    }
+    case "AttemptStarted":
+      return `attempt ${event.data.attempt}, the next one at ${event.data.next} should it fail`;
+    case "TransportChosen":
+      return `${event.data.transport} (${event.data.type}): ${because(event.data)}`;
+    case "DestinationsResolved":
+      return nextHop(event.data);
+    case "HostTried":
+      return hostResult(event.data);
+    case "Delivered": {
+      const { host, address, reply, queued } = event.data;
+      return `to ${host} [${address}] after ${duration(queued)}: ${replyText(reply)}`;
+    }
+    case "Failed": {
+      const { permanent, result, reason, next } = event.data;
+      const kind = permanent ? "for good" : "for the time being";
+      return `${kind} (${result}): ${reason}${next === undefined ? "" : `; next ${next}`}`;
+    }
+    case "DSNSent": {
+      const { kind, dsn, notSent } = event.data;
+      return dsn === undefined ? `${kind}: none, ${notSent ?? "no reason"}` : `${kind}: ${dsn}`;
+    }
+    case "Held":
+    case "Cancelled":
+      return `by ${event.data.who}: ${event.data.why}`;
+    case "Released":
+    case "Rescheduled":
+      return `by ${event.data.who}: ${event.data.why}; due ${event.data.due}`;
+    case "TransportAssigned": {
+      const { who, why, transport } = event.data;
+      return `${transport ?? "none"}, by ${who}: ${why}`;
+    }
+  }
+}
