@@ -14,9 +14,9 @@ import type { Clock } from "../../actors/ports.ts";
 import type { BodyReader } from "../../events/store.ts";
 import type { Connection, TlsSession } from "../ports.ts";
 import type { TlsPolicy } from "../tls/policy.ts";
+import { Dialogue } from "./dialogue.ts";
 import { BareLineEnd, DotStuffer } from "./dot_stuffing.ts";
 import {
-  commandLines,
   type Envelope,
   envelopeCommands,
   type Extensions,
@@ -24,9 +24,9 @@ import {
   unfit,
   unsafeEnvelope,
 } from "./envelope.ts";
-import { ReplyError, ReplyParser, type SmtpReply } from "./reply.ts";
+import type { SmtpReply } from "./reply.ts";
 import { Transcript } from "./transcript.ts";
-import { DialogueEnded, type Phase, refused, type Verdict } from "./verdict.ts";
+import { DialogueEnded, refused, type Verdict } from "./verdict.ts";
 
 /** Milliseconds that each reply may take, and the pace of the content. */
 export interface Timeouts {
@@ -104,14 +104,9 @@ export class ClientSession {
   readonly #hostname: string;
   readonly #policy: TlsPolicy;
   readonly #timeouts: Timeouts;
-  #parser = new ReplyParser();
+  readonly #dialogue: Dialogue;
   #extensions: Extensions = NO_EXTENSIONS;
   #tls: SessionTls = { mode: "none", verifiedBy: "none" };
-  /** Where the dialogue stands. */
-  #phase: Phase = "greeting";
-  /** Why we closed the connection ourselves; explains the read that then fails. */
-  #ended: Verdict | undefined;
-  #closed = false;
   /** A transaction was begun and not completed: RSET goes before the next. */
   #unfinished = false;
   #sent = 0;
@@ -125,6 +120,7 @@ export class ClientSession {
     this.#timeouts = { ...TIMEOUTS, ...options.timeouts };
     this.begun = options.begun ?? options.clock.monotonic();
     this.transcript = new Transcript(options.clock, this.begun);
+    this.#dialogue = new Dialogue(connection, options.clock, this.transcript);
   }
 
   get extensions(): Extensions {
@@ -138,7 +134,7 @@ export class ClientSession {
 
   /** Whether another message may be sent. */
   get usable(): boolean {
-    return !this.#closed;
+    return !this.#dialogue.closed;
   }
 
   /** Transactions begun, and those of them in which the server refused something. */
@@ -154,9 +150,9 @@ export class ClientSession {
     signal: AbortSignal,
   ): Promise<{ verdict: Verdict; phases: Record<string, number> }> {
     const phases: Record<string, number> = {};
-    const verdict = await this.#dialogue(signal, async () => {
+    const verdict = await this.#dialogue.run(signal, "greeting", async () => {
       let reply = await this.#timed(phases, "greeting", () => {
-        return this.#reply("greeting", this.#timeouts.greeting);
+        return this.#dialogue.reply("greeting", this.#timeouts.greeting);
       });
       if (reply.code !== 220) throw new DialogueEnded(refused("greeting", reply));
       reply = await this.#timed(phases, "ehlo", () => this.#ehlo());
@@ -181,7 +177,7 @@ export class ClientSession {
     this.#sent++;
     const phases: Record<string, number> = {};
     const refusals: (Verdict | undefined)[] = recipients.map(() => undefined);
-    const verdict = await this.#dialogue(signal, async () => {
+    const verdict = await this.#dialogue.run(signal, "mail", async () => {
       const ready = await this.#timed(phases, "envelope", () => {
         return this.#envelope(transaction, refusals);
       });
@@ -198,21 +194,12 @@ export class ClientSession {
   }
 
   /** Takes leave: QUIT, a short wait for its reply, close. Never throws. */
-  async quit(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    try {
-      this.#write(["QUIT"]);
-      await this.#reply(this.#phase, this.#timeouts.quit);
-    } catch {
-      // Leaving anyway.
-    }
-    this.connection.close();
+  quit(): Promise<void> {
+    return this.#dialogue.quit(this.#timeouts.quit);
   }
 
   close(): void {
-    this.#closed = true;
-    this.connection.close();
+    this.#dialogue.close();
   }
 
   /** After a session that could not be opened: QUIT where there is somebody to hear it. */
@@ -221,32 +208,14 @@ export class ClientSession {
     else this.close();
   }
 
-  // The dialogue
-
-  /** Runs a part of the dialogue: what ends it becomes its verdict. */
-  async #dialogue(signal: AbortSignal, run: () => Promise<Verdict>): Promise<Verdict> {
-    if (signal.aborted) return { result: "canceled", phase: this.#phase, error: "canceled" };
-    const abort = () => this.#end("canceled", "canceled");
-    signal.addEventListener("abort", abort, { once: true });
-    try {
-      return await run();
-    } catch (error) {
-      if (error instanceof DialogueEnded) return error.verdict;
-      this.close(); // a fault of our own; no dot was sent, so nothing of it was accepted
-      throw error;
-    } finally {
-      signal.removeEventListener("abort", abort);
-    }
-  }
-
   async #ehlo(): Promise<SmtpReply> {
-    this.#write([`EHLO ${this.#hostname}`]);
-    let reply = await this.#reply("ehlo", this.#timeouts.ehlo);
+    this.#dialogue.command(`EHLO ${this.#hostname}`);
+    let reply = await this.#dialogue.reply("ehlo", this.#timeouts.ehlo);
     this.#extensions = reply.code === 250 ? parseExtensions(reply.lines) : NO_EXTENSIONS;
     // RFC 5321, section 3.2: a server that does not know EHLO is asked with HELO.
     if (reply.code >= 500) {
-      this.#write([`HELO ${this.#hostname}`]);
-      reply = await this.#reply("ehlo", this.#timeouts.ehlo);
+      this.#dialogue.command(`HELO ${this.#hostname}`);
+      reply = await this.#dialogue.reply("ehlo", this.#timeouts.ehlo);
     }
     if (reply.code !== 250) throw new DialogueEnded(refused("ehlo", reply));
     return reply;
@@ -259,8 +228,8 @@ export class ClientSession {
       if (policy.mode === "opportunistic") return greeted;
       return this.#noTls("TLS is required and the host does not offer STARTTLS");
     }
-    this.#write(["STARTTLS"]);
-    const reply = await this.#reply("tls", this.#timeouts.tls);
+    this.#dialogue.command("STARTTLS");
+    const reply = await this.#dialogue.reply("tls", this.#timeouts.tls);
     if (reply.code !== 220) {
       // RFC 3207, section 4: the client decides whether to go on without.
       if (policy.mode === "opportunistic" && reply.code !== 421) return greeted;
@@ -268,33 +237,14 @@ export class ClientSession {
         { ...refused("tls", reply), error: "the host refused STARTTLS" },
       );
     }
-    if (this.#parser.pending) {
-      // Whatever follows the reply was sent in plain text, by whomever (RFC 3207, section 6).
-      return this.#noTls("the host sent more after its reply to STARTTLS, before the handshake");
-    }
+    // Whatever follows the reply was sent in plain text, by whomever (RFC 3207, section 6).
+    this.#dialogue.expectSilence("tls");
     const { serverName } = policy;
     const ca = policy.mode === "verified" ? policy.ca : undefined;
-    const cancel = this.#deadline("tls", this.#timeouts.tls, "the TLS handshake");
-    let session: TlsSession;
-    try {
-      session = await this.connection.startTls({
-        ...(serverName === undefined ? {} : { serverName }),
-        ...(ca === undefined ? {} : { ca }),
-      });
-    } catch (error) {
-      if (this.#ended) throw new DialogueEnded(this.#ended);
-      throw new DialogueEnded({
-        result: "error",
-        phase: "tls",
-        error: `the TLS handshake failed: ${messageOf(error)}`,
-        enhanced: "4.7.5",
-        closed: true,
-        handshake: true,
-      });
-    } finally {
-      cancel();
-    }
-    this.#parser = new ReplyParser();
+    const session = await this.#dialogue.startTls({
+      ...(serverName === undefined ? {} : { serverName }),
+      ...(ca === undefined ? {} : { ca }),
+    }, this.#timeouts.tls);
     let verifiedBy: SessionTls["verifiedBy"] = "none";
     if (policy.mode === "verified") {
       const reason = policy.verify(session);
@@ -302,7 +252,6 @@ export class ClientSession {
       verifiedBy = policy.by;
     }
     this.#tls = { mode: policy.mode, verifiedBy, facts: session.facts };
-    this.transcript.client(`[TLS: ${session.facts.protocol} ${session.facts.cipher}]`);
     return await this.#ehlo();
   }
 
@@ -321,33 +270,34 @@ export class ClientSession {
     const pipelining = this.#extensions.has("PIPELINING");
     const reset = this.#unfinished;
     this.#unfinished = true;
+    this.#dialogue.expectSilence("mail");
     const { mail: mailTime, rcpt: rcptTime, data: dataTime } = this.#timeouts;
-    if (pipelining) this.#write([...(reset ? ["RSET"] : []), mail, ...rcpt, "DATA"]);
+    if (pipelining) this.#dialogue.command(...(reset ? ["RSET"] : []), mail, ...rcpt, "DATA");
 
     if (reset) {
-      if (!pipelining) this.#write(["RSET"]);
-      const reply = await this.#reply("mail", mailTime);
+      if (!pipelining) this.#dialogue.command("RSET");
+      const reply = await this.#dialogue.reply("mail", mailTime);
       if (reply.code >= 300) throw new DialogueEnded({ ...refused("mail", reply), closed: true });
     }
-    if (!pipelining) this.#write([mail]);
-    let reply = await this.#reply("mail", mailTime);
+    if (!pipelining) this.#dialogue.command(mail);
+    let reply = await this.#dialogue.reply("mail", mailTime);
     const sender = reply.code < 300 ? undefined : refused("mail", reply);
     if (sender && (!pipelining || sender.closed)) throw new DialogueEnded(sender);
 
     try {
       let accepted = 0;
       for (const [n, command] of rcpt.entries()) {
-        if (!pipelining) this.#write([command]);
-        reply = await this.#reply("rcpt", rcptTime);
+        if (!pipelining) this.#dialogue.command(command);
+        reply = await this.#dialogue.reply("rcpt", rcptTime);
         if (reply.code < 300) accepted++;
         else refusals[n] = sender ?? refused("rcpt", reply);
         if (reply.code === 421) throw new DialogueEnded(refusals[n] ?? refused("rcpt", reply));
       }
       if (!pipelining) {
         if (accepted === 0) return false;
-        this.#write(["DATA"]);
+        this.#dialogue.command("DATA");
       }
-      reply = await this.#reply("data", dataTime);
+      reply = await this.#dialogue.reply("data", dataTime);
       if (sender || accepted === 0) {
         // RFC 2920, section 3.1: DATA was accepted for nobody; an empty message ends it.
         if (reply.code === 354) await this.#emptyMessage();
@@ -364,18 +314,17 @@ export class ClientSession {
   }
 
   async #emptyMessage(): Promise<void> {
-    this.#write(["."]);
-    await this.#reply("end", this.#timeouts.end);
+    this.#dialogue.command(".");
+    await this.#dialogue.reply("end", this.#timeouts.end);
     this.#unfinished = false;
   }
 
   /** The content, dot-stuffed, and the reply to it. */
   async #content(transaction: Transaction): Promise<SmtpReply> {
-    const { block, minimumRate, end } = this.#timeouts;
+    const { block, minimumRate, end, quit } = this.#timeouts;
     const latest = this.#clock.monotonic() + block + (transaction.size / minimumRate) * 1000;
-    this.#phase = "body";
     const reader = await transaction.body();
-    this.transcript.client(`[message: ${reader.size} octets]`);
+    this.#dialogue.beginContent(reader.size);
     const stuffer = new DotStuffer();
     let pieces: Uint8Array[] = [];
     let gathered = 0;
@@ -386,7 +335,8 @@ export class ClientSession {
           gathered += piece.length;
         }
         if (gathered < GATHER) continue;
-        await this.#block(concat(pieces, gathered), latest);
+        const ms = Math.min(block, latest - this.#clock.monotonic());
+        await this.#dialogue.block(concat(pieces, gathered), ms, quit);
         pieces = [];
         gathered = 0;
       }
@@ -403,90 +353,8 @@ export class ClientSession {
         closed: true, // in the middle of the content: only hanging up ends the transaction
       });
     }
-    this.#put(concat(pieces, gathered));
-    return await this.#reply("end", end);
-  }
-
-  /** Writes a block of content; the peer has until the block timeout to take it. */
-  async #block(octets: Uint8Array, latest: number): Promise<void> {
-    const ms = Math.min(this.#timeouts.block, latest - this.#clock.monotonic());
-    const cancel = this.#deadline("body", ms, "the host to take the message");
-    try {
-      await this.connection.write(octets);
-    } catch (error) {
-      if (this.#ended) throw new DialogueEnded(this.#ended);
-      // It may have said why before it hung up.
-      const reply = await this.#reply("body", this.#timeouts.quit);
-      if (reply.code >= 400) throw new DialogueEnded({ ...refused("body", reply), closed: true });
-      throw error;
-    } finally {
-      cancel();
-    }
-  }
-
-  // Reading and writing
-
-  #write(commands: readonly string[]): void {
-    const octets = commandLines(commands);
-    for (const command of commands) this.transcript.client(command);
-    this.#put(octets);
-  }
-
-  /** Does not wait: the deadline of the reply is that of the command too. */
-  #put(octets: Uint8Array): void {
-    this.connection.write(octets).catch(() => {
-      // The read that follows says what happened to the connection.
-    });
-  }
-
-  /** The next reply. @throws DialogueEnded when there is none, or nonsense. */
-  async #reply(phase: Phase, ms: number): Promise<SmtpReply> {
-    this.#phase = phase;
-    let cancel: (() => void) | undefined;
-    try {
-      for (;;) {
-        const reply = this.#parser.next();
-        if (reply) {
-          this.transcript.server(reply.lines);
-          return reply;
-        }
-        if (this.#ended) throw new DialogueEnded(this.#ended);
-        cancel ??= this.#deadline(phase, ms, waitingFor(phase));
-        const octets = await this.connection.read();
-        if (octets === null) throw new Error("the host closed the connection");
-        this.#parser.push(octets);
-      }
-    } catch (error) {
-      if (this.#ended) throw new DialogueEnded(this.#ended);
-      if (error instanceof ReplyError) this.transcript.server([`[${error.message}]`]);
-      const why = error instanceof ReplyError
-        ? error.message
-        : `${messageOf(error)} while we waited for ${waitingFor(phase)}`;
-      throw new DialogueEnded({
-        result: "error",
-        phase,
-        error: phase === "end" ? `${why}: outcome unknown` : why,
-        enhanced: error instanceof ReplyError ? "4.5.0" : "4.4.2",
-        closed: true,
-      });
-    } finally {
-      cancel?.();
-    }
-  }
-
-  /** Ends the dialogue with a timeout after `ms`, unless the returned function is called before. */
-  #deadline(phase: Phase, ms: number, what: string): () => void {
-    return this.#clock.timer(Math.max(0, ms), () => {
-      this.#phase = phase;
-      this.#end("timeout", `no answer within ${Math.round(ms / 1000)} s, waiting for ${what}`);
-    });
-  }
-
-  #end(result: "timeout" | "canceled", why: string): void {
-    const phase = this.#phase;
-    const error = phase === "end" ? `${why}: outcome unknown` : why;
-    this.#ended ??= { result, phase, error, enhanced: "4.4.2", closed: true };
-    this.close();
+    this.#dialogue.put(concat(pieces, gathered));
+    return await this.#dialogue.reply("end", end);
   }
 
   async #timed<T>(
@@ -502,22 +370,6 @@ export class ClientSession {
     }
   }
 }
-
-const WAITING_FOR: Readonly<Record<Phase, string>> = {
-  connect: "the connection",
-  greeting: "the greeting",
-  ehlo: "the reply to EHLO",
-  tls: "the reply to STARTTLS",
-  mail: "the reply to MAIL FROM",
-  rcpt: "the reply to RCPT TO",
-  data: "the reply to DATA",
-  body: "the host to take the message",
-  end: "the reply to the end of the message",
-};
-const waitingFor = (phase: Phase): string => WAITING_FOR[phase];
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error);
 
 function concat(pieces: readonly Uint8Array[], length: number): Uint8Array {
   const joined = new Uint8Array(length);

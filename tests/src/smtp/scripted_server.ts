@@ -21,6 +21,10 @@ export interface Script {
   tls?: { key: string; cert: string };
   /** Sends every answer one octet at a time, an octet in so many milliseconds. */
   pace?: number;
+  /** Answers the first octets of a TLS handshake with something else. */
+  garbleTls?: boolean;
+  /** Reads nothing of the message after DATA. */
+  stopReading?: boolean;
 }
 
 export interface ReceivedMessage {
@@ -112,7 +116,9 @@ export class ScriptedServer {
         case "STARTTLS":
           if (answer(verb, line, "220 2.0.0 go ahead")) {
             plain.off("data", take);
-            const { key, cert } = this.script.tls!;
+            if (this.script.garbleTls) plain.once("data", () => plain.end("554 no TLS here\r\n"));
+            if (!this.script.tls) break; // and the handshake is never answered
+            const { key, cert } = this.script.tls;
             const secure = new tls.TLSSocket(plain, { isServer: true, key, cert });
             secure.on("error", () => plain.destroy());
             secure.on("data", take);
@@ -121,6 +127,7 @@ export class ScriptedServer {
           break;
         case "DATA":
           inData = answer(verb, line, "354 go on");
+          if (inData && this.script.stopReading) socket.pause();
           break;
         case "QUIT":
           answer(verb, line, "221 2.0.0 bye");
