@@ -1,0 +1,169 @@
+/**
+ * Composes delivery status notifications: multipart/report (RFC 6522) with a text for people, the
+ * delivery status for programs (RFC 3464) and the original's header or content.
+ *
+ * Everything in a report that came from outside passes through safe_text.ts or an encoding; the
+ * report travels as 7 bits wherever that is possible. Only a sender whose own address needs
+ * SMTPUTF8 gets a report that needs it (RFC 6533).
+ */
+import { Buffer } from "node:buffer";
+import type {
+  BodyStore,
+  Clock,
+  ComposedReport,
+  Ids,
+  Reporter,
+  ReportRequest,
+} from "../../actors/ports.ts";
+import { dateTime, deliveryStatus } from "./delivery_status.ts";
+import { humanText } from "./human_text.ts";
+import { type OriginalPart, originalPart } from "./original.ts";
+import { quotedPrintable } from "./quoted_printable.ts";
+import { asciiLine, field, isAscii, oneLine } from "./safe_text.ts";
+
+export interface DsnOptions {
+  /** Our host name: Reporting-MTA, and the domain of From and Message-ID. */
+  readonly hostname: string;
+  readonly bodies: BodyStore;
+  readonly clock: Clock;
+  readonly ids: Ids;
+}
+
+/** What a chunk for the body store may measure. */
+const CHUNK = 64 * 1024;
+
+interface Part {
+  readonly contentType: string;
+  readonly encoding: OriginalPart["encoding"];
+  readonly content: Buffer;
+}
+
+export class DsnComposer implements Reporter {
+  readonly #options: DsnOptions;
+
+  constructor(options: DsnOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Composes and stages a report.
+   * @throws StoreUnavailable when it cannot be staged; nothing is left behind then
+   */
+  async compose(report: ReportRequest): Promise<ComposedReport> {
+    const { bodies, hostname, ids } = this.#options;
+    const { message, kind } = report;
+    const smtputf8 = !isAscii(message.mailFrom);
+    const full = kind === "failed" && message.dsn.ret === "FULL";
+    const original = await originalPart(bodies, {
+      sha256: message.body,
+      smtputf8: message.smtputf8,
+      full,
+      unicodeReport: smtputf8,
+    });
+    const parts = [
+      textPart(humanText(report, hostname, attachedOf(original))),
+      statusPart(deliveryStatus(report, hostname, smtputf8), smtputf8),
+      ...(original ? [original] : []),
+    ];
+    const id = ids.next();
+    const messageId = `<${id}@${hostname}>`;
+    const boundary = boundaryFor(id, parts);
+    const header = this.#header(report, { messageId, boundary, smtputf8 });
+    const staged = await this.#stage(header, boundary, parts);
+    const has8bit = smtputf8 || parts.some((part) => part.encoding === "8bit");
+    return { ...staged, messageId, has8bit, smtputf8 };
+  }
+
+  #header(
+    { message, kind }: ReportRequest,
+    own: { messageId: string; boundary: string; smtputf8: boolean },
+  ): string {
+    const { hostname, clock } = this.#options;
+    const line = own.smtputf8 ? oneLine : asciiLine;
+    const to = line(message.mailFrom, 400).replace(/[<>]/g, "?");
+    const about = own.smtputf8 || isAscii(message.rcptTo) ? `: ${line(message.rcptTo, 400)}` : "";
+    const subject = kind === "failed" ? "Mail not delivered" : "Mail delayed";
+    const original = validMessageId(message.messageId);
+    return [
+      field("Date", dateTime(clock.now())),
+      field("From", `Mail Delivery System <MAILER-DAEMON@${hostname}>`),
+      field("To", `<${to}>`),
+      field("Subject", `${subject}${about}`),
+      field("Message-ID", own.messageId),
+      ...(original ? [field("In-Reply-To", original), field("References", original)] : []),
+      field("Auto-Submitted", "auto-replied"), // RFC 3834, section 5
+      field("MIME-Version", "1.0"),
+      "Content-Type: multipart/report; report-type=delivery-status;\r\n" +
+      ` boundary="${own.boundary}"\r\n`,
+      "\r\n",
+    ].join("");
+  }
+
+  async #stage(
+    header: string,
+    boundary: string,
+    parts: readonly Part[],
+  ): Promise<Pick<ComposedReport, "body" | "discard">> {
+    const writer = this.#options.bodies.create();
+    try {
+      const write = async (octets: Uint8Array) => {
+        for (let at = 0; at < octets.length; at += CHUNK) {
+          await writer.write(octets.subarray(at, at + CHUNK));
+        }
+      };
+      await write(Buffer.from(header));
+      for (const { contentType, encoding, content } of parts) {
+        const begin = `--${boundary}\r\nContent-Type: ${contentType}\r\n` +
+          `Content-Transfer-Encoding: ${encoding}\r\n\r\n`;
+        await write(Buffer.from(begin));
+        await write(content);
+        await write(Buffer.from("\r\n"));
+      }
+      await write(Buffer.from(`--${boundary}--\r\n`));
+      const body = await writer.finish();
+      return { body, discard: () => writer.discard() };
+    } catch (error) {
+      await writer.discard();
+      throw error;
+    }
+  }
+}
+
+/** In-Reply-To and References repeat the original's id only where it is one: RFC 5322, 3.6.4. */
+function validMessageId(id: string | null): string | undefined {
+  const bare = id?.trim().replace(/^<(.*)>$/, "$1");
+  return bare !== undefined && /^[!-;=?-~]{1,250}$/.test(bare) && bare.includes("@")
+    ? `<${bare}>`
+    : undefined;
+}
+
+function textPart(text: string): Part {
+  const contentType = `text/plain; charset=${isAscii(text) ? "us-ascii" : "utf-8"}`;
+  const octets = Buffer.from(text);
+  const short = text.split("\r\n").every((line) => line.length <= 900);
+  return isAscii(text) && short
+    ? { contentType, encoding: "7bit", content: octets }
+    : { contentType, encoding: "quoted-printable", content: latin1(quotedPrintable(octets)) };
+}
+
+function statusPart(status: string, unicodeReport: boolean): Part {
+  const content = Buffer.from(status);
+  return unicodeReport
+    ? { contentType: "message/global-delivery-status", encoding: "8bit", content }
+    : { contentType: "message/delivery-status", encoding: "7bit", content };
+}
+
+const latin1 = (text: string): Buffer => Buffer.from(text, "latin1");
+
+function attachedOf(original: OriginalPart | undefined): Parameters<typeof humanText>[2] {
+  if (!original) return { what: "nothing" };
+  return { what: /headers$/.test(original.contentType) ? "header" : "message" };
+}
+
+/** A boundary that no part contains (RFC 2046, section 5.1.1). */
+function boundaryFor(id: string, parts: readonly Part[]): string {
+  for (let n = 0;; n++) {
+    const boundary = `=_${n}_${id}`;
+    if (!parts.some((part) => part.content.includes(boundary))) return boundary;
+  }
+}
