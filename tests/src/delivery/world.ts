@@ -1,0 +1,167 @@
+/**
+ * A small Internet for the delivery tests: names in a table, addresses of the documentation range
+ * mapped to scripted servers on loopback, and a notebook of what was found in which order.
+ */
+import type { BodyReader, DeliveryJob, Finding, Findings, Outcome } from "../../../actors/ports.ts";
+import type { EventData } from "../../../events/catalogue.ts";
+import type { TransportConfig } from "../../../src/config/types.ts";
+import { SocketDialer } from "../../../src/delivery/dialer.ts";
+import { Transports } from "../../../src/delivery/transports.ts";
+import {
+  type Answer,
+  type Connection,
+  type Dialer,
+  DialError,
+  DnsError,
+  type Endpoint,
+  type RecordData,
+  type RecordType,
+  type Resolver,
+} from "../../../src/ports.ts";
+import type { Timeouts } from "../../../src/smtp/client.ts";
+import { Sessions } from "../../../src/smtp/sessions.ts";
+import { bodyOf, MESSAGE, octets, realClock } from "../smtp/harness.ts";
+import { type Script, ScriptedServer } from "../smtp/scripted_server.ts";
+
+type Records = { [T in RecordType]?: RecordData[T][] };
+
+export class World implements Resolver, Dialer, Findings {
+  /** By name; "servfail" makes every question for it fail. */
+  readonly names = new Map<string, Records | "servfail">();
+  readonly servers = new Map<string, ScriptedServer>();
+  /** Addresses that never answer. */
+  readonly silent = new Set<string>();
+  /** What happened, in order: "dial A", "note TYPE", "flush". */
+  readonly diary: string[] = [];
+  readonly findings: Finding[] = [];
+  readonly sessions = new Sessions(realClock);
+  readonly transports: Transports;
+  #dialer = new SocketDialer();
+
+  constructor(
+    transports: TransportConfig[],
+    hostname = "us.example",
+    timeouts: Partial<Timeouts> = {},
+  ) {
+    const bodies = {
+      open: (): Promise<BodyReader> => Promise.resolve(bodyOf(octets(MESSAGE))),
+      create: () => {
+        throw new Error("delivery writes no bodies");
+      },
+    };
+    const ports = {
+      clock: realClock,
+      random: { next: () => 0.5 },
+      dialer: this,
+      resolver: this,
+      sessions: this.sessions,
+      bodies,
+      timeouts,
+      dialLimits: { connect: 50 },
+    };
+    this.transports = new Transports(ports, {
+      hostname,
+      transports: new Map(transports.map((transport) => [transport.name, transport])),
+    });
+  }
+
+  /** A host with one address, and a server behind it. */
+  async host(name: string, address: string, script?: Script): Promise<ScriptedServer> {
+    this.names.set(name, { A: [address] });
+    return await this.serve(address, script);
+  }
+
+  async serve(address: string, script: Script = {}): Promise<ScriptedServer> {
+    const server = await ScriptedServer.start(script);
+    this.servers.set(address, server);
+    return server;
+  }
+
+  domain(name: string, ...hosts: [number, string][]): void {
+    const MX = hosts.map(([preference, exchange]) => ({ preference, exchange }));
+    this.names.set(name, { MX });
+  }
+
+  async stop(): Promise<void> {
+    await this.sessions.close();
+    for (const server of this.servers.values()) await server.stop();
+  }
+
+  query<T extends RecordType>(name: string, type: T): Promise<Answer<T>> {
+    const entry = this.names.get(name);
+    if (entry === "servfail") return Promise.reject(new DnsError("servfail", `${name}: SERVFAIL`));
+    const records = (entry?.[type] ?? []) as readonly RecordData[T][];
+    const status = records.length > 0 ? "records" : entry ? "nodata" : "nxdomain";
+    return Promise.resolve({ status, records, cnames: [], ttl: 60, authentic: false });
+  }
+
+  connect(target: Endpoint, signal: AbortSignal): Promise<Connection> {
+    this.diary.push(`dial ${target.address}`);
+    if (this.silent.has(target.address)) {
+      return new Promise((_, reject) => {
+        signal.addEventListener("abort", () => reject(new DialError("canceled", "gave up")));
+      });
+    }
+    const server = this.servers.get(target.address);
+    if (!server) return Promise.reject(new DialError("refused", "connection refused"));
+    return this.#dialer.connect({ address: "127.0.0.1", port: server.port }, signal);
+  }
+
+  note(finding: Finding): void {
+    this.findings.push(finding);
+    this.diary.push(`note ${finding.type}`);
+  }
+
+  flush(): Promise<void> {
+    this.diary.push("flush");
+    return Promise.resolve();
+  }
+
+  get tried(): EventData<"HostTried">[] {
+    return this.findings.flatMap((one) => one.type === "HostTried" ? [one.data] : []);
+  }
+
+  attempt(
+    transport: string,
+    rcptTo: string,
+    changes: Partial<EventData<"Enqueued">> = {},
+    signal = new AbortController().signal,
+  ): Promise<Outcome> {
+    const job: DeliveryJob = {
+      stream: "01J",
+      attempt: 1,
+      tried: [],
+      transport: { transport, type: "direct", because: { kind: "default" } },
+      message: {
+        account: null,
+        mailFrom: "alice@us.example",
+        rcptTo,
+        size: MESSAGE.length,
+        body: "0".repeat(64),
+        messageId: null,
+        has8bit: false,
+        smtputf8: false,
+        requireTLS: false,
+        dsn: {},
+        submission: "01J",
+        source: { kind: "smtp" },
+        due: "2026-01-01T00:00:00.000Z",
+        ...changes,
+      },
+    };
+    return this.transports.attempt(job, this, signal);
+  }
+}
+
+export const DIRECT: TransportConfig = {
+  type: "direct",
+  name: "direct",
+  port: 25,
+  ipFamily: "any",
+  allowLoopback: false,
+};
+
+export function failure(outcome: Outcome): Extract<Outcome, { kind: "failed" }> {
+  if (outcome.kind !== "failed") throw new Error("the message was delivered");
+  return outcome;
+}
