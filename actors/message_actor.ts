@@ -122,8 +122,7 @@ export async function quarantine(
 const GONE = Symbol("the process is ending");
 
 /** The process ends, or another writer has ended the attempt: there is nothing left to record. */
-const lostTheMessage = (cause: unknown): boolean =>
-  cause === GONE || cause instanceof WrongVersion;
+const lostTheMessage = (cause: unknown): boolean => cause === GONE || cause instanceof WrongVersion;
 
 /** How long after being aborted a delivery may take to end, milliseconds. */
 export const ABORT_GRACE = 30_000;
