@@ -172,13 +172,17 @@ function whyNoDomain(domain: string): string | undefined {
   if (domain === "") return "the domain is missing";
   const labels = domain.split(".");
   let length = -1;
+  let last = "";
   for (const label of labels) {
     // A U-label counts as what it will be in the DNS; one that maps to several labels is a trick.
     const ascii = isAscii(label) ? label : domainToASCII(label);
     if (!ASCII_LABEL.test(ascii)) return "the domain is malformed";
     if (ascii.length > MAX_LABEL) return `a label of the domain is longer than ${MAX_LABEL} octets`;
     length += ascii.length + 1;
+    last = ascii;
   }
+  // No top-level domain is a number (RFC 3696, section 2), but an IPv4 address ends with one.
+  if (/^\d+$/.test(last)) return "the domain ends with a number; an address stands in brackets";
   if (length > MAX_DOMAIN || octets(domain) > MAX_DOMAIN) {
     return `the domain is longer than ${MAX_DOMAIN} octets`;
   }
