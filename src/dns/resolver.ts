@@ -18,6 +18,7 @@ import { ExpiringCache } from "./cache.ts";
 import { FrameError } from "./frame.ts";
 import { interpret } from "./interpret.ts";
 import { asciiName } from "./names.ts";
+import { Slots } from "./slots.ts";
 import { formatServer, isLoopback, parseServer, systemServers } from "./servers.ts";
 import { exchangeTcp, exchangeUdp, GarbageReceived } from "./transport.ts";
 import { encodeQuery, type Question, readResponse, type Response } from "./wire.ts";
@@ -42,6 +43,8 @@ const TCP_FACTOR = 2;
 /** Seconds; RFC 2308, section 7.1 allows five minutes. */
 const SERVFAIL_TTL = 5;
 const CACHE_LIMIT = 10_000;
+/** Sockets open at once. A process may often have no more than 1,024, and SMTP needs them too. */
+const MAX_SOCKETS = 128;
 
 type Outcome = Answer<RecordType> | DnsError;
 
@@ -59,6 +62,7 @@ export class StubResolver implements Resolver {
   readonly #deadlineMs: number;
   readonly #cache: ExpiringCache<Outcome>;
   readonly #flights = new Map<string, Flight>();
+  readonly #sockets = new Slots(MAX_SOCKETS);
 
   /** @throws Error when a server is not an address, or the system's cannot be read */
   constructor(options: ResolverOptions) {
@@ -206,7 +210,16 @@ export class StubResolver implements Resolver {
     return whole;
   }
 
-  async #within<T>(
+  /** Runs an exchange with a socket to itself; the time spent waiting for one is not counted. */
+  #within<T>(
+    ms: number,
+    signal: AbortSignal,
+    run: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    return this.#sockets.run(signal, () => this.#timed(ms, signal, run));
+  }
+
+  async #timed<T>(
     ms: number,
     signal: AbortSignal,
     run: (signal: AbortSignal) => Promise<T>,

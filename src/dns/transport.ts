@@ -37,6 +37,13 @@ export function exchangeUdp<T>({ server, query, judge, signal }: Exchange<T>): P
   const v6 = isIPv6(server.address);
   return new Promise<T>((resolve, reject) => {
     signal.throwIfAborted();
+    // A resolver on this machine is reached without a socket that the network can send to.
+    const local = isLoopback(server) ? (v6 ? "::1" : "127.0.0.1") : v6 ? "::" : "0.0.0.0";
+    // Asked beforehand, because binding without permission throws where nobody can catch it.
+    const host = v6 ? `[${local}]` : local;
+    if (Deno.permissions.querySync({ name: "net", host }).state !== "granted") {
+      throw new Error(`no permission to open a UDP socket: add --allow-net=${host}`);
+    }
     const socket = createSocket(v6 ? "udp6" : "udp4");
     let garbage: Error | undefined;
     const end = (act: () => void) => {
@@ -62,8 +69,6 @@ export function exchangeUdp<T>({ server, query, judge, signal }: Exchange<T>): P
         garbage = error instanceof Error ? error : new Error(String(error));
       }
     });
-    // A resolver on this machine is reached without a socket that the network can send to.
-    const local = isLoopback(server) ? (v6 ? "::1" : "127.0.0.1") : v6 ? "::" : "0.0.0.0";
     socket.bind({ port: 0, address: local, exclusive: true }, () => {
       if (signal.aborted) return;
       socket.send(query, server.port, server.address, (error) => {
