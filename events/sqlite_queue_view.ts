@@ -20,6 +20,9 @@ const ORDER: Record<QueueSort, (direction: string) => string> = {
   domain: (d) => `domain ${d}, stream ${d}`,
 };
 
+/** What waits for its time. The index is named: the planner would prefer the one by state, and sort. */
+export const SCHEDULE = "queue INDEXED BY queue_due WHERE state = 'queued'";
+
 /**
  * Every method throws StoreUnavailable when the database cannot be read.
  */
@@ -38,7 +41,7 @@ export class SqliteQueueView implements QueueView {
     limit: number,
     after?: { readonly due: number; readonly stream: string },
   ): Promise<QueueRow[]> {
-    const upTo = "SELECT * FROM queue WHERE state = 'queued' AND due <= ?";
+    const upTo = `SELECT * FROM ${SCHEDULE} AND due <= ?`;
     const order = "ORDER BY due, stream LIMIT ?";
     return after
       ? this.#all(
@@ -51,9 +54,10 @@ export class SqliteQueueView implements QueueView {
       : this.#all(`${upTo} ${order}`, now, limit);
   }
 
-  async nextDue(): Promise<number | undefined> {
+  async nextDue(after: number): Promise<number | undefined> {
     const row = await this.#one<{ due: number | null }>(
-      "SELECT min(due) AS due FROM queue WHERE state = 'queued'",
+      `SELECT min(due) AS due FROM ${SCHEDULE} AND due > ?`,
+      after,
     );
     return row?.due ?? undefined;
   }

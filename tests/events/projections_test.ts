@@ -1,0 +1,223 @@
+import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
+import assert from "node:assert/strict";
+import { DatabaseSync } from "node:sqlite";
+import fc from "fast-check";
+import type { Fact } from "../../events/catalogue.ts";
+import type { Projection, Row } from "../../events/projection.ts";
+import { queueProjection, type QueueRow } from "../../events/projections/queue.ts";
+import { SCHEDULE } from "../../events/sqlite_queue_view.ts";
+import {
+  cancelled,
+  delivered,
+  enqueued,
+  failed,
+  type Given,
+  givenStore,
+  smallBody,
+  START,
+  started,
+} from "./given.ts";
+
+const act = { who: "operator", why: "test" };
+const due = (minutes: number) => new Date(START + minutes * 60_000).toISOString();
+
+/** Facts that may follow an Enqueued, in an order that a queue could have written. */
+const life: fc.Arbitrary<Fact[]> = fc.array(
+  fc.oneof(
+    fc.nat(3).map((n): Fact[] => [started(n + 1), failed(false, `try ${n}`)]),
+    fc.constant<Fact[]>([{ type: "Held", data: act }]),
+    fc.nat(60).map((n): Fact[] => [{ type: "Released", data: { ...act, due: due(n) } }]),
+    fc.nat(60).map((n): Fact[] => [{ type: "Rescheduled", data: { ...act, due: due(n) } }]),
+    fc.constantFrom("a", null).map((transport): Fact[] => [
+      { type: "TransportAssigned", data: { ...act, transport } },
+    ]),
+  ),
+  { maxLength: 4 },
+).chain((acts) =>
+  fc.constantFrom<Fact[]>([], [started(9)], [started(9), delivered], [started(9), failed(true)], [
+    cancelled,
+  ]).map((end) => [...acts.flat(), ...end])
+);
+
+/** The projection in another version, as a later program would bring it. */
+const newer: Projection<Row> = {
+  ...queueProjection as unknown as Projection<Row>,
+  version: queueProjection.version + 1,
+};
+
+describe("the queue projection in the store", () => {
+  let given: Given;
+  beforeEach(async () => {
+    given = await givenStore();
+  });
+  afterEach(() => given.end());
+
+  const everything = async () => ({
+    rows: await given.view.list({}, { limit: 1000 }),
+    depth: await given.view.depth(),
+    uses: uses(given.dataDir),
+  });
+
+  it("comes back equal when it is dropped and folded again", async () => {
+    let n = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(life, { maxLength: 6 }), async (lives) => {
+        await Promise.all(lives.map(async (facts) => {
+          const stream = `m${String(n++).padStart(6, "0")}`;
+          const body = smallBody(`body ${n % 5}`);
+          const first = enqueued({ body: body.sha256, rcptTo: `r@d${n % 3}.example` });
+          await given.store.append([{ stream, expectedVersion: 0, facts: [first] }], [body]);
+          let version = 1;
+          for (const fact of facts) {
+            await given.store.append([{ stream, expectedVersion: version++, facts: [fact] }]);
+          }
+        }));
+        const kept = await everything();
+        given = await given.reopen({ projections: [newer] });
+        assert.deepEqual(await everything(), kept);
+        given = await given.reopen({ projections: undefined });
+        assert.deepEqual(await everything(), kept);
+      }),
+      { numRuns: 12 },
+    );
+  });
+
+  it("goes on where a rebuild was cut short", async () => {
+    for (let i = 0; i < 5; i++) {
+      await given.store.append([{ stream: `m${i}`, expectedVersion: 0, facts: [enqueued()] }]);
+    }
+    const kept = await everything();
+    await given.store.close();
+    const db = new DatabaseSync(`${given.dataDir}/postledger.db`);
+    db.exec(`UPDATE projections SET position = 3; DELETE FROM queue WHERE stream > 'm2';
+             UPDATE counts SET n = 3`);
+    db.close();
+    given = await given.reopen();
+    assert.deepEqual(await everything(), kept);
+  });
+
+  it("leaves out an event that cannot be read, says so, and folds the others", async () => {
+    await given.store.append([{ stream: "m1", expectedVersion: 0, facts: [enqueued()] }]);
+    await given.store.append([{ stream: "m2", expectedVersion: 0, facts: [enqueued()] }]);
+    await given.store.close();
+    const db = new DatabaseSync(`${given.dataDir}/postledger.db`);
+    db.exec(`DROP TRIGGER events_are_not_changed;
+             UPDATE events SET type = 'Sung' WHERE stream = 'm1'`);
+    db.close();
+    const broken: string[] = [];
+    given = await given.reopen({
+      projections: [newer],
+      onUnreadable: ({ stream, version }) => broken.push(`${stream} ${version}`),
+    });
+    assert.deepEqual(broken, ["m1 1"]);
+    assert.deepEqual((await given.view.list({}, { limit: 9 })).map((r) => r.stream), ["m2"]);
+  });
+});
+
+describe("the queue's views", () => {
+  let given: Given;
+  beforeEach(async () => {
+    given = await givenStore();
+    const message = async (stream: string, data: Parameters<typeof enqueued>[0], more: Fact[]) => {
+      await given.store.append([
+        { stream, expectedVersion: 0, facts: [enqueued(data), ...more] },
+      ]);
+      await given.clock.advance(1000);
+    };
+    await message("m1", { rcptTo: "a@one.example", size: 30, due: due(5) }, []);
+    await message("m2", { rcptTo: "B@Two.example", size: 10, due: due(1), account: "ann" }, []);
+    await message("m3", { rcptTo: "c@two.example", size: 20 }, [started(1)]);
+    await message("m4", { rcptTo: "d@one.example" }, [started(1), failed(true, "No such user")]);
+    await message("m5", { rcptTo: "e@one.example", mailFrom: "" }, [started(1), delivered]);
+    await message("m6", { due: due(1) }, [{ type: "Held", data: act }]);
+  });
+  afterEach(() => given.end());
+
+  const streams = (rows: readonly QueueRow[]) => rows.map(({ stream }) => stream).join(" ");
+  const list = async (filter: Parameters<Given["view"]["list"]>[0], page = {}) =>
+    streams(await given.view.list(filter, { limit: 10, ...page }));
+
+  it("says what is due, in order, from a cursor", async () => {
+    const { view } = given;
+    assert.equal(await view.nextDue(0), START + 60_000);
+    assert.equal(await view.nextDue(START + 60_000), START + 300_000);
+    assert.equal(await view.nextDue(START + 300_000), undefined);
+    assert.equal(streams(await view.due(START, 10)), "");
+    assert.equal(streams(await view.due(START + 600_000, 10)), "m2 m1");
+    const [first] = await view.due(START + 600_000, 1);
+    assert.ok(first);
+    const cursor = { due: first.due!, stream: first.stream };
+    assert.equal(streams(await view.due(START + 600_000, 10, cursor)), "m1");
+    assert.equal(streams(await view.attempting(10)), "m3");
+  });
+
+  it("filters by every criterion", async () => {
+    assert.equal(await list({}), "m1 m2 m3 m4 m5 m6");
+    assert.equal(await list({ ids: ["m5", "m1", "none"] }), "m1 m5");
+    assert.equal(await list({ from: "" }), "m5");
+    assert.equal(await list({ to: "b@two.EXAMPLE" }), "m2");
+    assert.equal(await list({ toDomain: "TWO.example" }), "m2 m3");
+    assert.equal(await list({ account: "ann" }), "m2");
+    assert.equal(await list({ state: "failed" }), "m4");
+    assert.equal(await list({ error: "no SUCH" }), "m4");
+    assert.equal(await list({ pending: true }), "m1 m2 m3 m6");
+    assert.equal(await list({ before: START + 2000 }), "m1 m2");
+    assert.equal(await list({ toDomain: "one.example", state: "queued" }), "m1");
+    assert.equal(await given.view.count({ toDomain: "one.example" }), 3);
+    assert.equal(await list({ error: "' OR 1=1 --" }), "");
+  });
+
+  it("sorts and pages", async () => {
+    assert.equal(await list({}, { descending: true, limit: 2 }), "m6 m5");
+    assert.equal(await list({}, { offset: 4 }), "m5 m6");
+    assert.equal(await list({ ids: ["m1", "m2", "m3"] }, { sort: "size" }), "m2 m3 m1");
+    assert.equal(await list({}, { sort: "due", limit: 2 }), "m2 m1");
+    assert.equal(await list({ state: "queued" }, { sort: "due", descending: true }), "m1 m2");
+  });
+
+  it("keeps the depth", async () => {
+    assert.deepEqual(await given.view.depth(), {
+      queued: 2,
+      attempting: 1,
+      held: 1,
+      delivered: 1,
+      failed: 1,
+      cancelled: 0,
+    });
+  });
+
+  it("answers what schedules attempts from an index", () => {
+    const db = new DatabaseSync(`${given.dataDir}/postledger.db`, { readOnly: true });
+    const plan = (sql: string) =>
+      db.prepare(`EXPLAIN QUERY PLAN ${sql}`).all().map((row) => row["detail"]).join("; ");
+    for (
+      const [sql, index] of [
+        [`SELECT * FROM ${SCHEDULE} AND due <= 1 ORDER BY due, stream`, "due"],
+        [
+          `SELECT * FROM ${SCHEDULE} AND due <= 9 AND (due, stream) > (1, 'a') ORDER BY due, stream`,
+          "due",
+        ],
+        [`SELECT min(due) FROM ${SCHEDULE} AND due > 1`, "due"],
+        ["SELECT * FROM queue WHERE state = 'attempting' ORDER BY stream", "state"],
+        ["SELECT * FROM queue WHERE domain = 'a' ORDER BY stream", "domain"],
+        ["SELECT * FROM queue WHERE lower(sender) = lower('a') ORDER BY stream", "sender"],
+        ["SELECT * FROM queue WHERE lower(recipient) = lower('a') ORDER BY stream", "recipient"],
+        ["SELECT * FROM queue WHERE account = 'a' ORDER BY stream", "account"],
+      ]
+    ) {
+      assert.match(plan(sql!), new RegExp(`INDEX queue_${index} `));
+      assert.doesNotMatch(plan(sql!), /TEMP B-TREE/);
+    }
+    db.close();
+  });
+});
+
+/** How many rows need each body, as the store keeps it. */
+function uses(dataDir: string): unknown[] {
+  const db = new DatabaseSync(`${dataDir}/postledger.db`, { readOnly: true });
+  try {
+    return db.prepare("SELECT sha256, uses FROM bodies ORDER BY 1").all();
+  } finally {
+    db.close();
+  }
+}
