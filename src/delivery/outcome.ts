@@ -7,6 +7,8 @@
  *                          temporary (RFC 5321, sections 3.1 and 4.2.1); only 521 says that the
  *                          host takes no mail at all (RFC 7504)
  *   no fitting extension   permanent for this host: the next may have it
+ *   content we must not    permanent, over all hosts
+ *   send
  *   lost after the end     outcome unknown: temporary, and no other host is asked in this attempt,
  *   of the message         because the message may have arrived (RFC 5321, section 4.5.3.2.6)
  *
@@ -46,9 +48,9 @@ export function goesOn(verdict: Verdict): "address" | "host" | "no" {
   const { result, phase, reply } = verdict;
   if (result === "ok" || result === "canceled") return "no";
   if (BEFORE_MAIL.has(phase)) return "address";
-  if (reply) return result === "permerror" ? "no" : "host";
-  if (phase === "end") return "no";
-  return phase === "mail" && result !== "permerror" ? "address" : "host";
+  if (result === "permerror") return reply || phase === "body" ? "no" : "host";
+  if (phase === "end" && result !== "temperror") return "no";
+  return phase === "mail" && !reply ? "address" : "host";
 }
 
 /** Whether this host will never take the message, whatever others say. */
