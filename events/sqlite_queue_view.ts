@@ -146,7 +146,7 @@ function conditions(filter: QueueFilter): { where: string; values: SQLInputValue
   add("account = ?", filter.account);
   add("state = ?", filter.state);
   // By the states themselves, since there is an index over them.
-  if (filter.pending) parts.push("state IN ('queued', 'attempting', 'held')");
+  if (filter.pending) parts.push("finished IS NULL");
   add("instr(lower(last_error), lower(?)) > 0", filter.error);
   add("created < ?", filter.before);
   return { where: parts.length > 0 ? `WHERE ${parts.join(" AND ")}` : "", values };

@@ -77,6 +77,7 @@ export const queueProjection: Projection<QueueRow> = {
   indexes: {
     queue_due: "(due, stream) WHERE state = 'queued'",
     queue_state: "(state, stream)",
+    queue_pending: "(stream) WHERE finished IS NULL",
     queue_account: "(account, stream) WHERE account IS NOT NULL",
     queue_domain: "(domain, stream)",
     queue_sender: "(lower(sender), stream)",

@@ -277,6 +277,33 @@ describe("group commit", () => {
   });
 });
 
+describe("a disk that is full", () => {
+  it("costs nothing that was acknowledged, and is noticed when it has room again", async () => {
+    const dir = await Deno.makeTempDir();
+    const engine = new SqliteEngine(`${dir}/test.db`);
+    const clock = new ManualClock();
+    const log = await EventLog.open({ engine, clock });
+    // A limit of SQLite's own, which the next handle does not have.
+    engine.db.exec("PRAGMA max_page_count = 40");
+    const acknowledged: string[] = [];
+    for (let i = 0; log.health().ok; i++) {
+      assert.ok(i < 1000, "the limit is never met");
+      await log.append([{ stream: `m${i}`, expectedVersion: 0, facts: [enqueued()] }]).then(
+        () => acknowledged.push(`m${i}`),
+        (error) => assert.match(error.message, /database or disk is full/),
+      );
+    }
+    assert.ok(acknowledged.length > 0);
+    await clock.advance(1000);
+    assert.deepEqual(log.health(), { ok: true });
+    await log.append([{ stream: "z", expectedVersion: 0, facts: [enqueued()] }]);
+    const kept = (await log.readAll(0, 2000)).map(({ stream }) => stream);
+    assert.deepEqual(kept, [...acknowledged, "z"]);
+    await log.close();
+    await Deno.remove(dir, { recursive: true });
+  });
+});
+
 describe("upcasting", () => {
   it("brings data of an older schema to the newest, step by step", () => {
     const catalogue = CATALOGUE as unknown as Record<string, unknown>;
