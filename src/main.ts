@@ -14,6 +14,7 @@ import type { Clock, Delivery, Log, Random, Router } from "../actors/ports.ts";
 import { QueueSubmitter } from "../actors/submitter.ts";
 import type { Branch, Part } from "../actors/supervision.ts";
 import { Supervisor } from "../actors/supervisor.ts";
+import type { StoredEvent } from "../events/catalogue.ts";
 import { type OpenStore, openStore } from "../events/open.ts";
 import type { Config, HttpListenerConfig, SmtpListenerConfig } from "./config/types.ts";
 import { SocketDialer } from "./delivery/dialer.ts";
@@ -128,6 +129,11 @@ export class Queue {
   /** Where the listeners listen. */
   get addresses(): Bound[] {
     return [...this.#bound.values()];
+  }
+
+  /** Calls `listener` with every batch of events that has become durable. */
+  subscribe(listener: (events: readonly StoredEvent[]) => void): () => void {
+    return this.#opened.store.subscribe(listener);
   }
 
   /**
