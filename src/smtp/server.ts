@@ -7,6 +7,7 @@
 import { createServer, type Server, type Socket } from "node:net";
 import { createSecureContext } from "node:tls";
 import type { BodyStore, Clock, Log, Submitter } from "../../actors/ports.ts";
+import { isDomain } from "./address.ts";
 import { Connection } from "./server/connection.ts";
 import { DEFAULT_SMTP_LIMITS, type SmtpLimits } from "./server/limits.ts";
 import { isLoopback } from "./server/loopback.ts";
@@ -60,6 +61,9 @@ export class SmtpServer {
         `listener ${name}: ${address} is not a loopback address; without authentication only ` +
           "127.0.0.0/8 and ::1 are served",
       );
+    }
+    if (!isDomain(hostname)) {
+      throw new Error(`listener ${name}: the host name ${hostname} is not a domain`);
     }
     if (protocol === "submissions" && !tls) {
       throw new Error(`listener ${name}: protocol submissions needs a certificate and its key`);

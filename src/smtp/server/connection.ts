@@ -87,10 +87,11 @@ export class Connection {
     this.flush();
     // A client that sends and never reads must not make us hold its replies.
     if (this.#stream.writableLength > HIGH_WATER) {
+      const held = this.input.octets;
       this.#waitsForDrain = true;
       const why = await this.#wait(ms);
       this.#waitsForDrain = false;
-      if (why !== "ready") return why;
+      if (why !== "ready" || this.input.octets > held) return why;
     }
     if (this.#ended || this.#broken) return "closed";
     this.#resume();

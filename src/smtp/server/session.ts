@@ -14,14 +14,8 @@ import { StoreUnavailable } from "../../../events/store.ts";
 import { Intake } from "../../submission/intake.ts";
 import { BareLineEnd } from "../../submission/lines.ts";
 import { Refusal } from "../../submission/refusal.ts";
-import {
-  BadAddress,
-  formatMailbox,
-  isAddressLiteral,
-  isAscii,
-  parseForwardPath,
-  parseReversePath,
-} from "../address.ts";
+import { formatMailbox, parseForwardPath, parseReversePath } from "../address.ts";
+import { checkClientName, checkNoArgument, readPath } from "./arguments.ts";
 import type { Awaited, Connection, TlsFacts } from "./connection.ts";
 import { ContentReader } from "./content.ts";
 import type { InputLine, LineFault } from "./input.ts";
@@ -54,13 +48,13 @@ const LINE_FAULTS: Record<LineFault, string> = {
   "flood": "the line does not end",
 };
 
-/** Not the answer to a command: the session is over. */
-class SessionOver extends Error {
-  override readonly name = "SessionOver";
+/**
+ * Thrown where the session is over. Not an Error: it ends every session, QUIT included, and a
+ * stack trace that nobody reads would be a tax on each.
+ */
+class SessionOver {
   /** @param reply the last word; undefined where nobody listens */
-  constructor(readonly reply?: string) {
-    super(reply ?? "the connection is closed");
-  }
+  constructor(readonly reply?: string) {}
 }
 
 export class Session {
@@ -157,21 +151,21 @@ export class Session {
       case "RCPT":
         return this.#rcpt(rest);
       case "DATA":
-        withoutArgument(rest);
+        checkNoArgument(rest);
         return this.#data();
       case "BDAT":
         return this.#bdat(rest);
       case "STARTTLS":
-        withoutArgument(rest);
+        checkNoArgument(rest);
         return this.#startTls();
       case "QUIT":
-        withoutArgument(rest);
+        checkNoArgument(rest);
         throw new SessionOver(`221 2.0.0 ${this.#listener.hostname} closing`);
     }
     this.#unproductive++;
     switch (verb) {
       case "RSET":
-        withoutArgument(rest);
+        checkNoArgument(rest);
         this.#reset();
         return this.#reply("250 2.0.0 Ok");
       case "NOOP":
@@ -189,11 +183,7 @@ export class Session {
 
   /** RFC 5321, section 4.1.1.1. */
   #hello(verb: "EHLO" | "HELO", name: string): void {
-    // A name is no credential, and containers give themselves odd ones: what may stand in a
-    // Received field is taken.
-    if (name.length > 255 || !(/^[A-Za-z0-9._-]+$/.test(name) || isAddressLiteral(name))) {
-      throw new Refusal(501, "5.5.4", `${verb} takes a domain or an address literal`);
-    }
+    checkClientName(verb, name);
     this.#reset();
     this.#unproductive++;
     const { hostname, limits, tls } = this.#listener;
@@ -212,12 +202,12 @@ export class Session {
     if (!this.#helo) throw new Refusal(503, "5.5.1", "EHLO comes first");
     if (this.#transaction) throw new Refusal(503, "5.5.1", "a transaction is open; RSET ends it");
     const { limits } = this.#listener;
-    const { text, mailbox, parameters: words } = path(rest, "FROM", parseReversePath);
+    const { mailbox, ascii, parameters: words } = readPath(rest, "FROM", parseReversePath);
     if (words !== "" && !this.#helo.extended) {
       throw new Refusal(555, "5.5.4", "parameters take EHLO");
     }
     const parameters = readMailParameters(words);
-    if (!isAscii(text) && !parameters.smtputf8) throw notAscii();
+    if (!ascii && !parameters.smtputf8) throw notAscii();
     if ((parameters.size ?? 0) > limits.messageSize) {
       throw new Refusal(552, "5.3.4", `the message is larger than ${limits.messageSize} octets`);
     }
@@ -237,12 +227,12 @@ export class Session {
     if (transaction.chunked) throw new Refusal(503, "5.5.1", "content has begun");
     const { limits, hostname } = this.#listener;
     const { smtputf8 } = transaction.parameters;
-    const { text, mailbox, parameters } = path(rest, "TO", parseForwardPath);
+    const { mailbox, ascii, parameters } = readPath(rest, "TO", parseForwardPath);
     if (parameters !== "" && !this.#helo?.extended) {
       throw new Refusal(555, "5.5.4", "parameters take EHLO");
     }
     const dsn = readRcptParameters(parameters, smtputf8);
-    if (!isAscii(text) && !smtputf8) throw notAscii();
+    if (!ascii && !smtputf8) throw notAscii();
     const address = mailbox ? formatMailbox(mailbox) : `postmaster@${hostname}`;
     if (!transaction.has(address)) {
       if (transaction.recipients >= limits.recipients) {
@@ -422,35 +412,7 @@ export class Session {
   }
 }
 
-/** Splits `FROM:<path> parameters` or `TO:<path> parameters`. */
-function path<M>(
-  rest: string,
-  keyword: "FROM" | "TO",
-  parse: (text: string) => { readonly mailbox: M; readonly end: number },
-): { readonly text: string; readonly mailbox: M; readonly parameters: string } {
-  const command = keyword === "FROM" ? "MAIL" : "RCPT";
-  if (!rest.slice(0, keyword.length + 1).toUpperCase().startsWith(`${keyword}:`)) {
-    throw new Refusal(501, "5.5.4", `the syntax is ${command} ${keyword}:<address>`);
-  }
-  const text = rest.slice(keyword.length + 1);
-  try {
-    const { mailbox, end } = parse(text);
-    if (end < text.length && text[end] !== " ") {
-      throw new BadAddress("something follows the closing bracket");
-    }
-    return { text: text.slice(0, end), mailbox, parameters: text.slice(end).trim() };
-  } catch (error) {
-    if (!(error instanceof BadAddress)) throw error;
-    // RFC 3463, section 3.2: X.1.7 is about the sender's mailbox, X.1.3 about the recipient's.
-    throw new Refusal(501, keyword === "FROM" ? "5.1.7" : "5.1.3", error.message);
-  }
-}
-
 /** RFC 6531, section 3.5. */
 function notAscii(): Refusal {
   return new Refusal(553, "5.6.7", "an address that is not ASCII takes SMTPUTF8");
-}
-
-function withoutArgument(rest: string): void {
-  if (rest !== "") throw new Refusal(501, "5.5.4", "the command takes no argument");
 }

@@ -123,7 +123,7 @@ describe("parseMailbox", () => {
           }
         }
       }),
-      { numRuns: 2000 },
+      { numRuns: 500 },
     );
   });
 });

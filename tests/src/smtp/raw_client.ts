@@ -169,3 +169,9 @@ export class Fixture {
 
 /** Lets everything that is ready happen. */
 export const settle = (ms = 20) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Waits for something that is about to be so. */
+export async function until(condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 500 && !condition(); i++) await settle(4);
+  if (!condition()) throw new Error(`it never came to be: ${condition}`);
+}
