@@ -156,7 +156,7 @@ export class ClientSession {
       });
       if (reply.code !== 220) throw new DialogueEnded(refused("greeting", reply));
       reply = await this.#timed(phases, "ehlo", () => this.#ehlo());
-      if (this.#policy.mode !== "none") {
+      if (this.#wantsTls()) {
         reply = await this.#timed(phases, "tls", () => this.#startTls(reply));
       }
       return { result: "ok", phase: "ehlo", reply };
@@ -221,11 +221,15 @@ export class ClientSession {
     return reply;
   }
 
+  #wantsTls(): boolean {
+    const { mode } = this.#policy;
+    return mode === "opportunistic" ? this.#extensions.has("STARTTLS") : mode !== "none";
+  }
+
   async #startTls(greeted: SmtpReply): Promise<SmtpReply> {
     const policy = this.#policy;
     if (policy.mode === "none") return greeted;
     if (!this.#extensions.has("STARTTLS")) {
-      if (policy.mode === "opportunistic") return greeted;
       return this.#noTls("TLS is required and the host does not offer STARTTLS");
     }
     this.#dialogue.command("STARTTLS");

@@ -45,7 +45,7 @@ describe("direct delivery", () => {
     assert.ok(tried!.transcript!.length > 8);
     assert.deepEqual(
       Object.keys(tried!.phases),
-      ["connect", "greeting", "ehlo", "tls", "envelope", "data", "total"],
+      ["connect", "greeting", "ehlo", "envelope", "data", "total"],
     );
     for (const finding of world.findings) checkFact(finding);
   });

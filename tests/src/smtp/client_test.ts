@@ -59,7 +59,7 @@ async function connect(script: Script, options: Partial<SessionOptions> = {}) {
 async function ready(script: Script, options: Partial<SessionOptions> = {}) {
   const session = await connect(script, options);
   const { verdict } = await session.greet(never);
-  assert.equal(verdict.result, "ok", verdict.error);
+  assert.equal(verdict.result, "ok", `${verdict.error}`);
   return session;
 }
 
