@@ -1,7 +1,12 @@
 import { describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { asciiName, hostName } from "../../../src/dns/names.ts";
-import { formatServer, parseResolvConf, parseServer } from "../../../src/dns/servers.ts";
+import {
+  formatServer,
+  parseResolvConf,
+  parseServer,
+  systemServers,
+} from "../../../src/dns/servers.ts";
 
 describe("names", () => {
   const good = [
@@ -47,5 +52,17 @@ describe("servers", () => {
       "nameserver\t2001:db8::1\r\nnameserver bad\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n";
     assert.deepEqual(parseResolvConf(text), ["192.0.2.1:53", "[2001:db8::1]:53", "192.0.2.2:53"]);
     assert.deepEqual(parseResolvConf(""), ["127.0.0.1:53"]);
+  });
+
+  it("are this machine where there is no resolv.conf", async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      const file = `${folder}/resolv.conf`;
+      assert.deepEqual(systemServers(file), ["127.0.0.1:53"]);
+      await Deno.writeTextFile(file, "nameserver 192.0.2.7\n");
+      assert.deepEqual(systemServers(file), ["192.0.2.7:53"]);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
   });
 });
