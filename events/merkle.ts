@@ -4,7 +4,6 @@
  * Only the roots of the complete subtrees on the right edge are kept, so n leaves need O(log n)
  * memory. A tree is a value: adding gives a new one, and a failed commit simply keeps the old one.
  */
-import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 
 interface Subtree {
@@ -20,7 +19,7 @@ export class MerkleTree {
   add(hashes: Iterable<string>): MerkleTree {
     const subtrees = [...this.subtrees];
     for (const hash of hashes) {
-      let last: Subtree = { leaves: 1, root: leafHash(Buffer.from(hash, "hex")) };
+      let last: Subtree = { leaves: 1, root: leafHash(hash) };
       for (;;) {
         const left = subtrees.at(-1);
         if (left?.leaves !== last.leaves) break;
@@ -41,15 +40,28 @@ export class MerkleTree {
     const [last, ...rest] = [...this.subtrees].reverse();
     if (!last) return createHash("sha256").digest("hex");
     const root = rest.reduce((right, left) => nodeHash(left.root, right), last.root);
-    return Buffer.from(root).toString("hex");
+    return root.toHex();
   }
 }
 
-const leafHash = (content: Uint8Array): Uint8Array =>
-  createHash("sha256").update(LEAF).update(content).digest();
+function leafHash(hash: string): Uint8Array {
+  const content = new Uint8Array(1 + HASH);
+  content[0] = 0x00;
+  try {
+    content.subarray(1).setFromHex(hash);
+  } catch {
+    // Not a hash: what is verified may be forged. Any other leaf is as wrong as it should be.
+  }
+  return createHash("sha256").update(content).digest();
+}
 
-const nodeHash = (left: Uint8Array, right: Uint8Array): Uint8Array =>
-  createHash("sha256").update(NODE).update(left).update(right).digest();
+function nodeHash(left: Uint8Array, right: Uint8Array): Uint8Array {
+  const content = new Uint8Array(1 + 2 * HASH);
+  content[0] = 0x01;
+  content.set(left, 1);
+  content.set(right, 1 + HASH);
+  return createHash("sha256").update(content).digest();
+}
 
-const LEAF = Uint8Array.of(0);
-const NODE = Uint8Array.of(1);
+/** Octets of a SHA-256. */
+const HASH = 32;
