@@ -2,7 +2,7 @@
  * The measurement of `deno task bench`: the same load through each server in turns.
  */
 import process from "node:process";
-import { generate, type LoadResult } from "../load/generator.ts";
+import { counter, generate, type LoadResult } from "../load/generator.ts";
 import { type Histogram, histogram } from "../load/metrics.ts";
 import { type Sink, startSink } from "../load/sink.ts";
 import { postfixVersion, startPostfix } from "../peers/postfix.ts";
@@ -75,7 +75,7 @@ interface Subject {
 }
 
 /** Ids never repeat in a run: each receipt belongs to its own round. */
-let nextId = 1;
+const ids = counter();
 
 async function load(subject: Subject, messages: number, clients: number): Promise<Round> {
   const { sink, port } = subject;
@@ -87,11 +87,10 @@ async function load(subject: Subject, messages: number, clients: number): Promis
     port,
     clients,
     count: messages,
-    firstId: nextId,
+    ids,
     size: SIZE,
     seconds: ROUND_LIMIT / 1000,
   });
-  nextId = result.nextId;
   const { acknowledged, refused, broken, unknown } = result;
   if (acknowledged.length !== messages) {
     const codes = [...refused].map(([code, n]) => `${n} × ${code}`).join(", ");

@@ -74,13 +74,13 @@ async function underTrouble(
   try {
     await trial.server.start();
     const { pid } = trial.server;
-    trial.startLoad();
+    const stopLoad = trial.load();
     await sleep(1_500);
     troubled = true;
     await trouble.begin(pid);
     await until("/readyz to say that the store fails", NOTICED, () => readiness(trial, 503));
     // A probe is refused with 452 and nothing else; what is acknowledged all the same must last.
-    await trial.stopLoad();
+    await stopLoad();
     const before = trial.refused.get(452) ?? 0;
     await until("new mail to be answered 452", NOTICED, async () => {
       await trial.probe();
@@ -91,9 +91,9 @@ async function underTrouble(
     troubled = false;
     await until("mail to be taken again", BACK, () => trial.probe());
     await until("/readyz to be well again", BACK, () => readiness(trial, 200));
-    trial.startLoad();
+    const stopSecond = trial.load();
     await sleep(1_500);
-    await trial.stopLoad();
+    await stopSecond();
     const samePid = trial.server.running && trial.server.pid === pid;
     const findings = await trial.reckon();
     return {

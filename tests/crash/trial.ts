@@ -3,7 +3,7 @@
  * and the reckoning at the end, which is the same for all of them.
  */
 import { samples } from "../load/metrics.ts";
-import { generate, type LoadResult } from "../load/generator.ts";
+import { counter, generate, type LoadResult } from "../load/generator.ts";
 import { type Sink, type SinkFaults, startSink } from "../load/sink.ts";
 import { everythingTo, Server } from "../peers/serve.ts";
 import { until } from "../peers/wait.ts";
@@ -17,11 +17,16 @@ export const FAULTS: SinkFaults = {
   hangUpAfter: 0.02,
 };
 
-const CLIENTS = 8;
-/** Messages a second: enough to be always busy, few enough that the queue keeps up. */
-const RATE = 150;
+/** Enough to be always busy, few enough that the queue keeps up. */
+const STEADY: Load = { clients: 8, rate: 150 };
 /** How long the queue may take to drain at the end, milliseconds. */
 const DRAIN = 120_000;
+
+export interface Load {
+  readonly clients: number;
+  /** Messages a second; as many as go through by default. */
+  readonly rate?: number;
+}
 
 export interface Trial {
   readonly server: Server;
@@ -29,10 +34,11 @@ export interface Trial {
   readonly acknowledged: ReadonlySet<string>;
   /** Replies other than the expected, by code. */
   readonly refused: ReadonlyMap<number, number>;
-  /** Starts a load that runs until `stopLoad`. */
-  startLoad(): void;
-  /** Ends the load and adds what it knows to `acknowledged` and `refused`. */
-  stopLoad(): Promise<LoadResult>;
+  /**
+   * Starts a load, a steady one by default; several may run at once.
+   * @returns ends it, and adds what it knows to `acknowledged` and `refused`
+   */
+  load(load?: Load): () => Promise<void>;
   /** One message; resolves with whether it was acknowledged. */
   probe(): Promise<boolean>;
   /** Lets the queue drain, stops the server and compares everything. */
@@ -49,21 +55,13 @@ export async function beginTrial(random: () => number, data?: string): Promise<T
   });
   const acknowledged = new Set<string>();
   const refused = new Map<number, number>();
-  let nextId = 1;
-  let loading: { readonly end: AbortController; readonly result: Promise<LoadResult> } | undefined;
+  const ids = counter();
+  const running = new Set<() => Promise<void>>();
 
-  const account = (result: LoadResult) => {
-    nextId = result.nextId;
+  const note = (result: LoadResult) => {
     for (const id of result.acknowledged) acknowledged.add(id);
     for (const [code, n] of result.refused) refused.set(code, (refused.get(code) ?? 0) + n);
     return result;
-  };
-  const stopLoad = async () => {
-    if (!loading) throw new Error("no load is running");
-    loading.end.abort();
-    const result = await loading.result;
-    loading = undefined;
-    return account(result);
   };
 
   return {
@@ -71,32 +69,25 @@ export async function beginTrial(random: () => number, data?: string): Promise<T
     sink,
     acknowledged,
     refused,
-    startLoad: () => {
+    load: (load = STEADY) => {
       const end = new AbortController();
-      const result = generate({
-        port: server.smtpPort,
-        clients: CLIENTS,
-        rate: RATE,
-        firstId: nextId,
-        signal: end.signal,
-      });
-      loading = { end, result };
+      const result = generate({ ...load, port: server.smtpPort, ids, signal: end.signal });
+      const stop = async () => {
+        end.abort();
+        running.delete(stop);
+        note(await result);
+      };
+      running.add(stop);
+      return stop;
     },
-    stopLoad,
     probe: async () => {
-      const result = account(
-        await generate({ port: server.smtpPort, clients: 1, count: 1, firstId: nextId }),
+      const result = note(
+        await generate({ port: server.smtpPort, clients: 1, count: 1, ids }),
       );
       return result.acknowledged.length === 1;
     },
     reckon: async () => {
       sink.setFaults({});
-      await until("the queue to drain", DRAIN, () => {
-        for (const id of acknowledged) if (!sink.received.has(id)) return false;
-        return true;
-      }).catch(() => {
-        // what is missing is counted below, message by message
-      });
       await drained(server);
       const exit = await server.stop();
       const books = await readBooks(server);
@@ -116,16 +107,16 @@ export async function beginTrial(random: () => number, data?: string): Promise<T
       return { ...findings, violations };
     },
     close: async () => {
-      if (loading) await stopLoad();
+      for (const stop of [...running]) await stop();
       await server.remove();
       await sink.close();
     },
   };
 }
 
-/** Messages that were never acknowledged are in the queue too: waits until it is empty. */
+/** Waits until nothing is queued or being tried; what is lost is not waited for. */
 async function drained(server: Server): Promise<void> {
-  await until("an empty queue", DRAIN, async () => {
+  await until("the queue to drain", DRAIN, async () => {
     const depth = samples((await server.get("/metrics")).text, "postledger_queue_depth");
     return ["queued", "attempting"].every((state) => !depth.get(`{state="${state}"}`));
   }).catch(() => {

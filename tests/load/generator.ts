@@ -21,8 +21,8 @@ export interface LoadOptions {
   /** No message is begun after this many seconds. */
   readonly seconds?: number;
   readonly signal?: AbortSignal;
-  /** Number of the first id; ids count up from it. */
-  readonly firstId?: number;
+  /** Gives the number of the next id; loads that run at once share one. By default 1, 2, 3 … */
+  readonly ids?: () => number;
   /** Octets per message, header included; at least 512. */
   readonly size?: number;
   /** Messages per second over all clients, at most. */
@@ -45,8 +45,6 @@ export interface LoadResult {
   readonly ended: number;
   /** Milliseconds from connect to acknowledgement of each acknowledged message, in order. */
   readonly took: readonly number[];
-  /** The next unused id. */
-  readonly nextId: number;
 }
 
 const ID_DIGITS = 10;
@@ -56,7 +54,13 @@ const PAUSE = 25;
 /** A server that says nothing for so long is given up for this message, in milliseconds. */
 const REPLY_TIMEOUT = 30_000;
 
-export const loadId = (n: number): string => String(n).padStart(ID_DIGITS, "0");
+/** Numbers from 1 on. */
+export function counter(): () => number {
+  let last = 0;
+  return () => ++last;
+}
+
+const loadId = (n: number): string => String(n).padStart(ID_DIGITS, "0");
 
 /** Ends one message: the expected reply did not come. */
 class Refused extends Error {
@@ -73,19 +77,19 @@ export async function generate(options: LoadOptions): Promise<LoadResult> {
   const took: number[] = [];
   const refused = new Map<number, number>();
   let broken = 0;
-  const first = options.firstId ?? 1;
-  let next = first;
+  const ids = options.ids ?? counter();
+  let begun = 0;
   const began = performance.now();
   const until = began + seconds * 1000;
   let ended = began;
 
   const client = async () => {
     const message = template(options.size ?? 4_096);
-    while (next - first < count && !options.signal?.aborted && performance.now() < until) {
-      const number = next++;
-      const id = loadId(number);
+    while (begun < count && !options.signal?.aborted && performance.now() < until) {
+      const place = begun++;
+      const id = loadId(ids());
       if (rate !== undefined) {
-        const due = began + ((number - first) / rate) * 1000;
+        const due = began + (place / rate) * 1000;
         const wait = due - performance.now();
         if (wait > 1) await sleep(wait);
         if (options.signal?.aborted) return;
@@ -112,7 +116,7 @@ export async function generate(options: LoadOptions): Promise<LoadResult> {
     }
   };
   await Promise.all(Array.from({ length: clients }, client));
-  return { acknowledged, unknown, refused, broken, began, ended, took, nextId: next };
+  return { acknowledged, unknown, refused, broken, began, ended, took };
 }
 
 interface Template {
