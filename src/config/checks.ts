@@ -82,8 +82,7 @@ export function checkRoutes(
   return [
     ...lists.flat().flatMap((route) => checkRoute(route, maxAttempts)),
     ...domainScopes,
-    ...lists.flatMap(shadowed),
-    ...routes.global.flatMap((route) => shadowedByDomains(route, routes.domains)),
+    ...unreachable(routes),
   ];
 }
 
@@ -127,45 +126,72 @@ function outsideOf(domain: string, route: PlacedRoute): Problem[] {
   }];
 }
 
-const covers = (
-  wide: readonly DomainPattern[] | undefined,
-  narrow: readonly DomainPattern[] | undefined,
-): boolean =>
-  // Patterns are whole branches of the tree or single leaves, so what several of them cover
-  // together, one of them covers alone.
-  !wide || (narrow?.every((inner) => wide.some((outer) => coversDomain(outer, inner))) ?? false);
-
-/** Whether `wide` takes every message that `narrow` would. */
-const takesAllOf = (wide: RouteConfig, narrow: RouteConfig): boolean =>
-  covers(wide.fromDomain, narrow.fromDomain) && covers(wide.toDomain, narrow.toDomain) &&
-  (wide.minimumAttempts ?? 0) <= (narrow.minimumAttempts ?? 0);
-
-const neverMatches = (route: PlacedRoute, earlier: string): Problem => ({
-  path: route.at,
-  message: `can never match: ${earlier} comes first and takes every message that this one would; ` +
-    "move this one before it or remove it",
-});
-
-function shadowed(list: readonly PlacedRoute[]): Problem[] {
-  return list.flatMap((route, n) => {
-    const earlier = list.slice(0, n).find((other) => takesAllOf(other, route));
-    return earlier ? [neverMatches(route, earlier.path)] : [];
-  });
+/** A part of what a route takes that no list divides any further. */
+interface Atom {
+  /** Absent: every sender, the null one too. */
+  readonly from?: DomainPattern | undefined;
+  readonly to?: DomainPattern | undefined;
+  readonly minimumAttempts: number;
 }
 
-/** A global route for certain senders' domains, each of which has a route of its own for it. */
-function shadowedByDomains(
-  route: PlacedRoute,
-  domains: ReadonlyMap<string, readonly PlacedRoute[]>,
-): Problem[] {
-  const owners = (route.fromDomain ?? []).map((pattern) =>
-    pattern.below
-      ? undefined
-      : domains.get(pattern.domain)?.find((own) =>
-        takesAllOf(own, { ...route, fromDomain: [pattern] })
-      )
+function atomsOf(route: RouteConfig, owner?: string): Atom[] {
+  const froms = owner === undefined ? route.fromDomain ?? [undefined] : [{
+    domain: owner,
+    below: false,
+  }];
+  const minimumAttempts = route.minimumAttempts ?? 0;
+  return froms.flatMap((from) =>
+    (route.toDomain ?? [undefined]).map((to) => ({ from, to, minimumAttempts }))
   );
-  const paths = owners.flatMap((owner) => owner ? [owner.path] : []);
-  if (paths.length === 0 || paths.length < owners.length) return [];
-  return [neverMatches(route, paths.join(" and "))];
+}
+
+const covers = (
+  wide: readonly DomainPattern[] | undefined,
+  narrow: DomainPattern | undefined,
+): boolean =>
+  !wide || (narrow !== undefined && wide.some((pattern) => coversDomain(pattern, narrow)));
+
+const takes = (route: RouteConfig, { from, to, minimumAttempts }: Atom): boolean =>
+  covers(route.fromDomain, from) && covers(route.toDomain, to) &&
+  (route.minimumAttempts ?? 0) <= minimumAttempts;
+
+/**
+ * Routes that no message reaches, since earlier ones take all that they would. Exact: an atom has
+ * a domain that stands in no list (a new one below, where it is a branch), so what several routes
+ * together take of it, one of them takes alone.
+ */
+function unreachable({ accounts, domains, global }: PlacedRoutes): Problem[] {
+  const inList = (list: readonly PlacedRoute[], owner?: string) =>
+    list.flatMap((route, n) => shadow(route, atomsOf(route, owner), () => list.slice(0, n)));
+  return [
+    ...[...accounts.values()].flatMap((list) => inList(list)),
+    ...[...domains].flatMap(([domain, list]) => inList(list, domain)),
+    ...global.flatMap((route, n) =>
+      shadow(route, atomsOf(route), ({ from }) => [
+        ...(from && !from.below ? domains.get(from.domain) ?? [] : []),
+        ...global.slice(0, n),
+      ])
+    ),
+  ];
+}
+
+function shadow(
+  route: PlacedRoute,
+  atoms: readonly Atom[],
+  earlier: (atom: Atom) => readonly PlacedRoute[],
+): Problem[] {
+  const paths = new Set<string>();
+  for (const atom of atoms) {
+    const first = earlier(atom).find((other) => takes(other, atom));
+    if (!first) return [];
+    paths.add(first.path);
+  }
+  const [one, ...more] = paths;
+  const others = more.length > 0 ? `${[one, ...more].join(" and ")} come` : `${one} comes`;
+  const take = more.length > 0 ? "take" : "takes";
+  return [{
+    path: route.at,
+    message: `can never match: ${others} first and ${take} every message that this one would; ` +
+      "move this one up or remove it",
+  }];
 }

@@ -99,7 +99,7 @@ const Transport = z.discriminatedUnion("type", [
 
 const Patterns = z.array(Pattern).min(1, {
   error: "matches nothing; name at least one domain, or leave the criterion out",
-});
+}).max(10_000);
 
 const Route = z.strictObject({
   from_domain: Patterns.optional(),

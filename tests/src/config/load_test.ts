@@ -339,7 +339,7 @@ describe("loadConfig", () => {
       it(`finds ${name}`, () => {
         assert.deepEqual(linesOf(() => load(first + second)), [
           "config: routes[1]: can never match: routes[0] comes first and takes every message that " +
-          "this one would; move this one before it or remove it",
+          "this one would; move this one up or remove it",
         ]);
       });
       it(`takes ${name} the other way round`, () => {
@@ -347,6 +347,19 @@ describe("loadConfig", () => {
         assert.equal(load(second + first).routes.global.length, 2);
       });
     }
+
+    it("finds what several routes take together", () => {
+      const lines = linesOf(() =>
+        load(
+          route('from_domain = ["a.example"]') + route('from_domain = [".b.example"]') +
+            route('from_domain = ["x.b.example", "a.example"]\nto_domain = ["c.example"]'),
+        )
+      );
+      assert.deepEqual(lines, [
+        "config: routes[2]: can never match: routes[1] and routes[0] come first and take every " +
+        "message that this one would; move this one up or remove it",
+      ]);
+    });
 
     it("finds a global route whose senders' domains take it all", () => {
       const lines = linesOf(() =>
