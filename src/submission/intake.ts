@@ -39,6 +39,7 @@ export const DEFAULT_INTAKE_LIMITS: IntakeLimits = {
 export interface TakenMessage {
   readonly body: StagedBody;
   readonly messageId: string | null;
+  /** Of the stored message, the added fields included. */
   readonly has8bit: boolean;
   /** The header section has octets that are not ASCII: with SMTPUTF8, it needs it (RFC 6531). */
   readonly internationalized: boolean;
@@ -60,6 +61,8 @@ export class Intake {
   #writer: BodyWriter | undefined;
   #messageId: string | null = null;
   #internationalized = false;
+  /** The recipient in our Received field is not ASCII. */
+  #addedNonAscii = false;
   #refusal: Refusal | undefined;
 
   constructor(bodies: BodyStore, trace: Trace, limits: IntakeLimits = DEFAULT_INTAKE_LIMITS) {
@@ -129,8 +132,8 @@ export class Intake {
     return {
       body: await writer.finish(),
       messageId: this.#messageId,
-      has8bit: this.#lines.has8bit,
-      internationalized: this.#internationalized,
+      has8bit: this.#lines.has8bit || this.#addedNonAscii,
+      internationalized: this.#internationalized || this.#addedNonAscii,
     };
   }
 
@@ -224,7 +227,9 @@ export class Intake {
       this.#messageId = newMessageId(this.#trace.id, this.#trace.by);
       added += messageIdField(this.#messageId);
     }
-    this.#pass(Buffer.from(added));
+    const fields = Buffer.from(added);
+    this.#addedNonAscii = fields.length > added.length;
+    this.#pass(fields);
     if (header.length > 0) this.#pass(header);
   }
 }

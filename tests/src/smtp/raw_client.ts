@@ -13,7 +13,7 @@ export const TLS = { cert: pem("localhost.cert.pem"), key: pem("localhost.key.pe
 const CA = pem("ca.cert.pem");
 
 export class RawClient {
-  #received = Buffer.alloc(0);
+  #chunks: Buffer[] = [];
   #wake: (() => void) | undefined;
   #ended = false;
   #socket: Socket;
@@ -41,10 +41,11 @@ export class RawClient {
   /** The next reply, its lines joined by LF; "" when the server has closed. */
   async reply(): Promise<string> {
     for (;;) {
-      const text = this.#received.toString("latin1");
+      const received = Buffer.concat(this.#chunks);
+      const text = received.toString("latin1");
       const whole = /^(?:\d{3}-[^\r\n]*\r\n)*\d{3} [^\r\n]*\r\n/.exec(text)?.[0];
       if (whole) {
-        this.#received = this.#received.subarray(whole.length);
+        this.#chunks = [received.subarray(whole.length)];
         return whole.trimEnd().replaceAll("\r\n", "\n");
       }
       if (this.#ended) return "";
@@ -67,7 +68,7 @@ export class RawClient {
   /** Everything that still comes until the server closes. */
   async rest(): Promise<string> {
     while (!this.#ended) await new Promise<void>((resolve) => this.#wake = resolve);
-    return this.#received.toString("latin1");
+    return Buffer.concat(this.#chunks).toString("latin1");
   }
 
   async startTls(): Promise<TLSSocket> {
@@ -92,7 +93,7 @@ export class RawClient {
       this.#wake?.();
     };
     socket.on("data", (chunk: Buffer) => {
-      this.#received = Buffer.concat([this.#received, chunk]);
+      this.#chunks.push(chunk);
       this.#wake?.();
     });
     socket.on("end", ended).on("error", ended).on("close", ended);

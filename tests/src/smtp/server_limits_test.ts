@@ -257,6 +257,20 @@ describe("Limits of a listener", () => {
       await until(() => fixture.server.stats().connections === 0);
     }));
 
+  it("a client that reads late gets every reply", () =>
+    withLimits({ unproductive: Infinity }, async (fixture) => {
+      const client = await fixture.greeted();
+      client.socket.pause();
+      client.write("HELP\r\n".repeat(150_000));
+      await settle(50);
+      client.write("QUIT\r\n");
+      await settle();
+      client.socket.resume();
+      const replies = (await client.rest()).split("\r\n");
+      assert.equal(replies.length, 150_002);
+      assert.match(replies[150_000]!, /^221 /);
+    }));
+
   it("a client is not read while the store writes", () =>
     withLimits({}, async (fixture) => {
       let release = () => {};

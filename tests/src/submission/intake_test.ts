@@ -115,6 +115,13 @@ describe("Intake", () => {
     assert.ok(header.has8bit && header.internationalized);
   });
 
+  it("counts the recipient in its own Received field too", async () => {
+    const intake = new Intake(new MemoryBodies(), { ...TRACE, for: "用户@example.org" });
+    intake.write(Buffer.from("A: b\r\n\r\n"));
+    const { has8bit, internationalized } = await intake.finish();
+    assert.ok(has8bit && internationalized);
+  });
+
   it("knows a Message-ID only if it is of use", async () => {
     const ids: [value: string, id: string | null][] = [
       [" <a@b> (comment)", "<a@b>"],
