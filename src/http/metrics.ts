@@ -5,7 +5,7 @@
  * kept; depth and memory are asked for only when somebody scrapes.
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { StoredEvent, StoredEventOf } from "../../events/catalogue.ts";
+import { Result, type StoredEvent, type StoredEventOf } from "../../events/catalogue.ts";
 import type { QueueView } from "../../events/projections/queue.ts";
 import type { EventStore } from "../../events/store.ts";
 
@@ -40,11 +40,17 @@ interface OpenAttempt {
 /** Children of a counter by the value of its only label. */
 class CountBy {
   readonly #children = new Map<string, Counter.Internal>();
-  constructor(private readonly counter: Counter<string>) {}
+  /** @param known values that are there from the start, at zero */
+  constructor(private readonly counter: Counter<string>, known: readonly string[]) {
+    for (const value of known) this.#child(value).inc(0);
+  }
   inc(value: string): void {
+    this.#child(value).inc();
+  }
+  #child(value: string): Counter.Internal {
     let child = this.#children.get(value);
     if (!child) this.#children.set(value, child = this.counter.labels(value));
-    child.inc();
+    return child;
   }
 }
 
@@ -64,6 +70,7 @@ export class Metrics {
     "messages_finished_total",
     "Messages that left the queue, by how.",
     "result",
+    ["delivered", "failed", "cancelled"],
   );
   readonly #destinations = this.#countBy(
     "destinations_total",
@@ -74,11 +81,13 @@ export class Metrics {
     "connections_total",
     "Connections to hosts, by how connecting ended.",
     "result",
+    ["ok", "timeout", "canceled", "error"],
   );
   readonly #hosts = this.#countBy(
     "hosts_tried_total",
     "Hosts tried, over new and reused connections, by how that ended.",
     "result",
+    Result.options,
   );
   readonly #reports = this.#countBy(
     "reports_total",
@@ -174,7 +183,7 @@ export class Metrics {
     return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };
   }
 
-  #countBy(name: string, help: string, label: string): CountBy {
+  #countBy(name: string, help: string, label: string, known: readonly string[] = []): CountBy {
     return new CountBy(
       new Counter({
         name: `postledger_${name}`,
@@ -182,6 +191,7 @@ export class Metrics {
         labelNames: [label],
         registers: [this.#registry],
       }),
+      known,
     );
   }
 
