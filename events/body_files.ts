@@ -2,15 +2,16 @@
  * Files of large bodies: <dir>/<first two digits>/<sha256>, written as <dir>/tmp-<unique> first.
  * A name appears only when the octets are on disk, and `keep` resolves only when the name is too.
  */
+import { syncDirectory } from "./data_folder.ts";
 import type { BodyFile, BodyFiles, OpenBodyFile } from "./engine.ts";
 
 const NAME = /^[0-9a-f]{64}$/;
 
 export class DirectoryBodyFiles implements BodyFiles {
+  /** The directory must be there. */
   constructor(private readonly dir: string) {}
 
   async create(): Promise<BodyFile> {
-    await Deno.mkdir(this.dir, { recursive: true, mode: 0o700 });
     const path = `${this.dir}/tmp-${crypto.randomUUID()}`;
     const file = await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
     return new TemporaryFile(this.dir, path, file);
@@ -80,16 +81,6 @@ class TemporaryFile implements BodyFile {
 }
 
 const pathOf = (dir: string, sha256: string): string => `${dir}/${sha256.slice(0, 2)}/${sha256}`;
-
-/** A rename is on disk when its directory is. */
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await Deno.open(path);
-  try {
-    await directory.sync();
-  } finally {
-    directory.close();
-  }
-}
 
 async function removeIfThere(path: string): Promise<void> {
   try {

@@ -1,6 +1,6 @@
 /**
- * The installation's Ed25519 key (RFC 8410, PKCS #8 PEM, mode 0600), which signs checkpoints. Its public half lies
- * beside it in `checkpoint.pub`, to be handed to whoever verifies an export.
+ * The installation's Ed25519 key (RFC 8410, PKCS #8 PEM, mode 0600), which signs checkpoints. Its
+ * public half lies beside it in `checkpoint.pub`, to be handed to whoever verifies an export.
  */
 import {
   createPrivateKey,
@@ -38,7 +38,9 @@ export async function loadKey(dataDir: string, haveCheckpoints: boolean): Promis
     }
     return await makeKey(dataDir);
   }
-  return parse(path, () => createPrivateKey(pem));
+  const key = parse(path, () => createPrivateKey(pem));
+  if (!await isThere(publicKeyPath(dataDir))) await writePublicKey(dataDir, createPublicKey(key));
+  return key;
 }
 
 /** The public key, for verifying. @throws DataFolderError when there is none */
@@ -55,14 +57,28 @@ export async function loadPublicKey(path: string): Promise<KeyObject> {
 
 async function makeKey(dataDir: string): Promise<KeyObject> {
   const { privateKey, publicKey } = generateKeyPairSync("ed25519");
-  const pem = String(publicKey.export({ type: "spki", format: "pem" }));
-  await writeDurably(publicKeyPath(dataDir), pem, 0o644);
+  await writePublicKey(dataDir, publicKey);
   await writeDurably(
     keyPath(dataDir),
     String(privateKey.export({ type: "pkcs8", format: "pem" })),
     0o600,
   );
   return privateKey;
+}
+
+async function writePublicKey(dataDir: string, key: KeyObject): Promise<void> {
+  const pem = String(key.export({ type: "spki", format: "pem" }));
+  await writeDurably(publicKeyPath(dataDir), pem, 0o644);
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await Deno.stat(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }
 
 /** Under another name first: a key that was half written must not stand in the way of a start. */

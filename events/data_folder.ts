@@ -13,9 +13,10 @@ export const bodiesPath = (dataDir: string): string => `${dataDir}/bodies`;
 export const keyPath = (dataDir: string): string => `${dataDir}/checkpoint.key`;
 const lockPath = (dataDir: string): string => `${dataDir}/serve.lock`;
 
+/** Makes the folder and, in it, that of the bodies. What is there already stays as it is. */
 export async function makeDataFolder(dataDir: string): Promise<void> {
   try {
-    await Deno.mkdir(dataDir, { recursive: true, mode: 0o700 });
+    await Deno.mkdir(bodiesPath(dataDir), { recursive: true, mode: 0o700 });
   } catch (cause) {
     throw new DataFolderError(`data folder ${dataDir}: cannot be made: ${why(cause)}`, { cause });
   }
@@ -44,6 +45,16 @@ export async function lockDataFolder(dataDir: string): Promise<() => void> {
   await file.truncate();
   await file.write(new TextEncoder().encode(`${Deno.pid}\n`));
   return () => file.close();
+}
+
+/** Makes names durable: a file that was made or renamed is on disk when its directory is. */
+export async function syncDirectory(path: string): Promise<void> {
+  const directory = await Deno.open(path);
+  try {
+    await directory.sync();
+  } finally {
+    directory.close();
+  }
 }
 
 const why = (cause: unknown): string => cause instanceof Error ? cause.message : String(cause);

@@ -96,6 +96,7 @@ export class EventLog implements EventStore {
   #cancelProbe: (() => void) | undefined;
   #health: Health = { ok: true };
   #closed = false;
+  #closing: Promise<void> | undefined;
 
   private constructor(options: LogOptions) {
     this.#options = options;
@@ -156,8 +157,11 @@ export class EventLog implements EventStore {
    * Refuses new appends, writes what waits and a last checkpoint, and closes the engine.
    * Never throws; may be called twice.
    */
-  async close(): Promise<void> {
-    if (this.#closed) return;
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
     this.#closed = true;
     while (this.#flushing || this.#queue.length > 0) {
       await (this.#flushing ?? this.#flush());

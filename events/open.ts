@@ -6,7 +6,7 @@ import { createPublicKey, type KeyObject } from "node:crypto";
 import { Bodies } from "./bodies.ts";
 import { DirectoryBodyFiles } from "./body_files.ts";
 import { loadKey, loadPublicKey, publicKeyPath } from "./checkpoint_key.ts";
-import { signerOf } from "./checkpoints.ts";
+import { signedBy, signerOf } from "./checkpoints.ts";
 import {
   bodiesPath,
   databasePath,
@@ -14,6 +14,7 @@ import {
   keyPath,
   lockDataFolder,
   makeDataFolder,
+  syncDirectory,
 } from "./data_folder.ts";
 import { decode, messageOf } from "./decode.ts";
 import type { StoredEvent } from "./catalogue.ts";
@@ -38,7 +39,7 @@ export interface OpenStore {
   readonly raw: RawLog;
   /** Verifies the checkpoints of this installation. */
   readonly publicKey: KeyObject;
-  /** Writes what waits, closes everything and gives the folder free. Never throws. */
+  /** Writes what waits, closes everything and gives the folder free. May be called twice. */
   close(): Promise<void>;
 }
 
@@ -68,22 +69,35 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
   try {
     await refuseLostDatabase(dataDir);
     engine = openDatabase(dataDir, false);
-    const key = await loadKey(dataDir, engine.lastCheckpoint() !== undefined);
+    const last = engine.lastCheckpoint();
+    const key = await loadKey(dataDir, last !== undefined);
+    const publicKey = createPublicKey(key);
+    if (last && !signedBy(last, publicKey)) {
+      throw new DataFolderError(
+        `${
+          keyPath(dataDir)
+        } did not sign checkpoint ${last.number} of the log: the key is another ` +
+          `installation's, or the log was changed; put both back from one backup`,
+      );
+    }
+    await syncDirectory(dataDir);
     const bodies = new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir)));
     const store = await EventLog.open({ ...options, engine, signer: signerOf(key), bodies });
     engine.dropUnusedBodies();
     await bodies.sweep();
+    let closing: Promise<void> | undefined;
+    const close = async () => {
+      await store.close();
+      await bodies.settled();
+      unlock();
+    };
     return {
       store,
       bodies,
       view: new SqliteQueueView(engine),
       raw: rawLog(engine),
-      publicKey: createPublicKey(key),
-      close: async () => {
-        await store.close();
-        await bodies.settled();
-        unlock();
-      },
+      publicKey,
+      close: () => closing ??= close(),
     };
   } catch (cause) {
     engine?.close();

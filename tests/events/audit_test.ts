@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { generateKeyPairSync } from "node:crypto";
+import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import type { Fact } from "../../events/catalogue.ts";
 import { exportCsv } from "../../events/audit/csv.ts";
@@ -217,6 +218,28 @@ describe("verifying", () => {
       [1, "signature does not verify with the public key"],
       [2, "signature does not verify with the public key"],
     ]);
+  });
+
+  it("finds and names what was changed in the database itself", async () => {
+    const path = `${given.dataDir}/postledger.db`;
+    for (
+      const [sql, position] of [
+        ["UPDATE events SET data = replace(data, 'two@', 'owt@') WHERE position = 2", 2],
+        ["UPDATE events SET type = 'Cancelled' WHERE position = 9", 9],
+        ["DELETE FROM events WHERE position = 7", 7],
+      ] as const
+    ) {
+      const db = new DatabaseSync(path);
+      db.exec("DROP TRIGGER IF EXISTS events_are_not_changed");
+      db.exec("DROP TRIGGER IF EXISTS events_are_not_dropped");
+      db.exec(sql);
+      db.close();
+      const { findings } = await verifyLog(trail(given.raw), given.publicKey);
+      const named = findings.some((finding) =>
+        finding.position === position || finding.what === `position ${position} is missing`
+      );
+      assert.ok(named, sql);
+    }
   });
 
   it("says what it could not verify", async () => {

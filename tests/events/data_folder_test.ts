@@ -125,6 +125,28 @@ describe("the data folder", () => {
     await assert.rejects(opening(), refused(/checkpoint\.key is missing.*backup/));
   });
 
+  it("refuses a key that did not sign the log", async () => {
+    await given.store.append([{ stream: "a", expectedVersion: 0, facts: [enqueued()] }]);
+    await given.close();
+    const other = await givenStore();
+    await other.close();
+    await Deno.copyFile(`${other.dataDir}/checkpoint.key`, `${given.dataDir}/checkpoint.key`);
+    await other.end();
+    await assert.rejects(opening(), refused(/did not sign checkpoint 1/));
+  });
+
+  it("is not lost with its process, whenever that ends", async () => {
+    await given.store.append([{ stream: "a", expectedVersion: 0, facts: [enqueued()] }]);
+    // What a process that is killed leaves behind: no close, no checkpoint of the WAL.
+    const copy = await Deno.makeTempDir();
+    for (const name of ["postledger.db", "postledger.db-wal", "checkpoint.key"]) {
+      await Deno.copyFile(`${given.dataDir}/${name}`, `${copy}/${name}`);
+    }
+    const other = await givenStore({ dataDir: copy });
+    assert.deepEqual(await other.store.readStream("a"), await given.store.readStream("a"));
+    await other.end();
+  });
+
   it("gives a reader everything, with and without a queue running on it", async () => {
     assert.throws(() => openReader(`${given.dataDir}/none`), refused(/no queue in/));
     const body = smallBody("hello");
