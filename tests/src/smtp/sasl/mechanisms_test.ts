@@ -69,6 +69,14 @@ describe("PLAIN server", () => {
     }
   });
 
+  it("lets nobody in whom the lookup does not know, whatever its credentials", async () => {
+    const unknown = {
+      find: async (name: string) => ({ ...await ACCOUNTS.find(name), known: false }),
+    };
+    const { server } = await login(plainClient("tim", "tanstaaftanstaaf"), plainServer(unknown));
+    assert.partialDeepStrictEqual(server, { kind: "failure", reason: "credentials" });
+  });
+
   it("no message altered by an octet or cut is let in, and none makes it throw", async () => {
     const right = utf8("\0tim\0tanstaaftanstaaf");
     const message = fc.oneof(
