@@ -88,11 +88,16 @@ export class Bodies implements BodyStore {
     else this.#staged.delete(sha256);
   }
 
+  /** One removal at a time per file: what is asked meanwhile is decided anew. */
   async #removeUnlessNeeded(sha256: string): Promise<void> {
-    if (this.#removing.has(sha256)) return;
-    const removal = this.#remove(sha256).catch(() => {
-      // Not knowing, or not being able to: the sweep at the next start decides.
-    }).finally(() => this.#removing.delete(sha256));
+    const removal = (this.#removing.get(sha256) ?? Promise.resolve())
+      .then(() => this.#remove(sha256))
+      .catch(() => {
+        // Not knowing, or not being able to: the sweep at the next start decides.
+      })
+      .finally(() => {
+        if (this.#removing.get(sha256) === removal) this.#removing.delete(sha256);
+      });
     this.#removing.set(sha256, removal);
     await removal;
   }

@@ -79,6 +79,20 @@ export class SqliteEngine implements StorageEngine {
   }
 
   commit(transaction: Transaction): Committed {
+    try {
+      return this.#write(transaction);
+    } catch (error) {
+      // From here on reads say what is on disk, and not what this handle believes.
+      try {
+        this.#reopen();
+      } catch {
+        // Then they fail, until `recover` gets further.
+      }
+      throw error;
+    }
+  }
+
+  #write(transaction: Transaction): Committed {
     return this.#inTransaction(() => {
       const s = this.#statements;
       for (const e of transaction.events) {
@@ -131,6 +145,11 @@ export class SqliteEngine implements StorageEngine {
   }
 
   recover(): void {
+    this.#reopen();
+    this.#inTransaction(() => this.#db.exec("UPDATE probe SET n = n + 1"));
+  }
+
+  #reopen(): void {
     try {
       this.#db.close();
     } catch {
@@ -142,7 +161,6 @@ export class SqliteEngine implements StorageEngine {
     for (const [name, projection] of this.#projections) {
       this.#tables.set(name, new ProjectionTable(this.#db, projection));
     }
-    this.#inTransaction(() => this.#db.exec("UPDATE probe SET n = n + 1"));
   }
 
   head(): number {

@@ -100,6 +100,18 @@ describe("the data folder", () => {
     await assert.rejects(opening(), refused(/postledger\.db: file is not a database/));
   });
 
+  it("refuses a database that was cut short, and damages nothing further", async () => {
+    for (let i = 0; i < 50; i++) {
+      await given.store.append([{ stream: `m${i}`, expectedVersion: 0, facts: [enqueued()] }]);
+    }
+    await given.close();
+    const { size } = await Deno.stat(database());
+    await Deno.truncate(database(), size >> 1);
+    const before = await Deno.readFile(database());
+    await assert.rejects(opening(), refused(/postledger\.db: database disk image is malformed/));
+    assert.deepEqual(await Deno.readFile(database()), before);
+  });
+
   it("refuses to begin anew where a database was lost", async () => {
     await given.close();
     await Deno.truncate(database());

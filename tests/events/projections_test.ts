@@ -78,7 +78,7 @@ describe("the queue projection in the store", () => {
         given = await given.reopen({ projections: undefined });
         assert.deepEqual(await everything(), kept);
       }),
-      { numRuns: 12 },
+      { numRuns: 8 },
     );
   });
 
