@@ -55,6 +55,8 @@ export interface DiskObserver {
 
 export class Disk {
   mood: DiskMood = "well";
+  /** Something has gone wrong since the program was started. */
+  hasFailed = false;
   readonly events: RawEvent[] = [];
   readonly streams = new Map<string, RawEvent[]>();
   readonly tables = new Map<string, Table>();
@@ -73,12 +75,26 @@ export class Disk {
     return dice.chance(0.01) ? dice.between(50, 1_000) : dice.between(0.5, 15);
   }
 
+  /** The error that a read meets, if any. */
+  readError(): Error | undefined {
+    const chance = this.mood === "failing" ? 0.3 : this.mood === "flaky" ? 0.02 : 0;
+    if (!this.dice.chance(chance)) return undefined;
+    this.hasFailed = true;
+    return diskError("EIO", "input/output error on reading");
+  }
+
   readTime(): number {
     return this.mood === "slow" ? this.dice.between(1, 500) : this.dice.between(0, 1);
   }
 
   /** What becomes of a write: the error to report, and whether it is on disk all the same. */
   fate(): { readonly applied: boolean; readonly error?: Error } {
+    const fate = this.#fate();
+    if (fate.error) this.hasFailed = true;
+    return fate;
+  }
+
+  #fate(): { readonly applied: boolean; readonly error?: Error } {
     switch (this.mood) {
       case "full":
         return { applied: false, error: diskError("ENOSPC", "no space left on device") };
@@ -273,7 +289,11 @@ export class VirtualEngine implements StorageEngine {
   close(): void {}
 
   #read<T>(what: string, effect: () => T): Promise<T> {
-    return this.process.call(`reading ${what}`, this.disk.readTime(), effect);
+    return this.process.call(`reading ${what}`, this.disk.readTime(), () => {
+      const error = this.disk.readError();
+      if (error) throw error;
+      return effect();
+    });
   }
 
   async #write<T>(what: string, effect: () => T): Promise<T> {

@@ -22,9 +22,13 @@ const OUTAGES: Readonly<Record<Outage, number>> = { none: 3, servfail: 1, timeou
 /** Moods that a host may keep when all faults are over. */
 const LASTING: readonly Mood[] = ["well", "well", "well", "refusing", "down", "silent"];
 
+/** A world that dies more often than this learns nothing new. */
+const MOST_KILLS = 200;
+
 export class Faults {
   readonly dice: Dice;
   #on = true;
+  #kills = 0;
   /** Boundaries until the next kill. */
   #untilKill: number;
   /** Boundaries between kills, about; Infinity for none. */
@@ -41,7 +45,8 @@ export class Faults {
 
   /** A moment at which a kill can be told from a kill a moment before. */
   boundary(process: Process, where: string): void {
-    if (!this.#on || --this.#untilKill > 0) return;
+    if (!this.#on || this.#kills > MOST_KILLS || --this.#untilKill > 0) return;
+    this.#kills++;
     this.#untilKill = this.#nextKill();
     this.world.note(`KILLED ${where}`);
     process.die();
@@ -54,6 +59,11 @@ export class Faults {
     for (const host of this.landscape.hosts) host.mood = this.dice.pick(LASTING);
     for (const domain of this.landscape.domains) this.world.dns.outage(domain, "none");
     this.landscape.repair(this.world.dns);
+  }
+
+  /** Whether the program that starts now finds projections of another version. */
+  rebuild(): boolean {
+    return this.#on && this.dice.chance(0.05);
   }
 
   #nextKill(): number {

@@ -9,10 +9,12 @@ import { createHash } from "node:crypto";
 import type { StoredEvent } from "../../events/catalogue.ts";
 import { chainFindings } from "../../events/chain.ts";
 import { decode } from "../../events/decode.ts";
-import type { RawEvent, Transaction } from "../../events/engine.ts";
+import { Uncovered } from "../../events/checkpoints.ts";
+import type { Checkpoint, RawEvent, Transaction } from "../../events/engine.ts";
 import { FINAL_STATES, queueProjection, type QueueRow } from "../../events/projections/queue.ts";
 import { evolve, INTERRUPTED, type Message } from "../../actors/message.ts";
 import type { Disk } from "./disk.ts";
+import { POISON } from "./mishaps.ts";
 import type { Receipt } from "./smtp_host.ts";
 
 /** An invariant does not hold. */
@@ -25,6 +27,7 @@ interface Attempt {
   readonly number: number;
   readonly incarnation: number;
   outcome?: "delivered" | "failed";
+  /** Cut short by a crash, or by a fault of our own code. */
   interrupted: boolean;
   /** Addresses that were tried and did not say ok. */
   readonly unsure: Set<string>;
@@ -50,8 +53,6 @@ export class Invariants {
   /** Streams that are queued or attempting. */
   readonly unfinished = new Set<string>();
   incarnation = 0;
-  /** Set when the world has done something that a fault of our own code may follow from. */
-  faultsAllowed = false;
 
   constructor(readonly disk: Disk) {}
 
@@ -113,6 +114,7 @@ export class Invariants {
     }
     this.#bodies();
     this.#projections();
+    this.#checkpoints();
   }
 
   /** Invariants 3, 4, 5 and 8, event by event. */
@@ -165,7 +167,8 @@ export class Invariants {
     if ((event.type === "Delivered" || event.type === "Failed") && !open) {
       throw new Violation(`4: ${event.type} on ${stream} ends no attempt`);
     }
-    if (this.faultsAllowed) return;
+    const { mailFrom, rcptTo } = books.message.enqueued;
+    if (mailFrom.includes(POISON) || rcptTo.includes(POISON)) return;
     if (event.type === "Failed" && event.data.stack !== undefined) {
       throw new Violation(`fault of our own code: ${stream}: ${event.data.stack}`);
     }
@@ -200,7 +203,8 @@ export class Invariants {
         this.#open.delete(stream);
         attempt.outcome = event.type === "Delivered" ? "delivered" : "failed";
         if (event.type === "Delivered") return this.#delivered(books, attempt);
-        attempt.interrupted = event.data.reason.includes(INTERRUPTED);
+        attempt.interrupted = event.data.reason.includes(INTERRUPTED) ||
+          event.data.stack !== undefined;
         return;
       }
       case "DSNSent":
@@ -277,6 +281,25 @@ export class Invariants {
         `${stream} was received ${receipts.length} times; attempt ${attempt.number} at ` +
           `${receipt.host} is ${attempt.outcome} and explains no second time`,
       );
+    }
+  }
+
+  /** Invariant 8: checkpoints follow each other without gap, each over what the log has. */
+  #checkpoints(): void {
+    let last: Checkpoint | undefined;
+    for (const checkpoint of this.disk.checkpoints) {
+      const { to, time } = checkpoint;
+      const covered = this.disk.events.slice(last?.to ?? 0, to);
+      const expected = Uncovered.after(last).add(covered).checkpoint(time, {
+        sign: () => checkpoint.signature,
+      });
+      if (!same(checkpoint, expected)) {
+        throw new Violation(`8: checkpoint ${checkpoint.number} does not cover the log`);
+      }
+      last = checkpoint;
+    }
+    if (last?.to !== (this.disk.events.length || undefined)) {
+      throw new Violation(`8: checkpoints cover ${last?.to ?? 0} of ${this.disk.events.length}`);
     }
   }
 

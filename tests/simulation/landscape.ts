@@ -75,6 +75,7 @@ export class Landscape {
         eightBitMime: ehlo && dice.chance(0.8),
         dsn: ehlo && dice.chance(0.3),
         starttls: ehlo && dice.chance(0.5),
+        lax: dice.chance(0.2),
       };
       const host = new SmtpHost(name, can, time, dice.fork(name), observer);
       this.hosts.push(host);

@@ -21,17 +21,26 @@ const ACTS = {
 
 export class Operators {
   readonly dice: Dice;
+  #meddling: boolean;
 
   constructor(readonly world: World) {
     this.dice = world.dice.fork("operators");
+    this.#meddling = this.dice.chance(0.2);
     const acts = this.dice.chance(0.4) ? 0 : this.dice.int(1, 25);
     for (let n = 0; n < acts; n++) {
       world.time.after(this.dice.between(0, world.window), () => this.#act());
     }
   }
 
+  /** Something has just happened to messages: in some worlds somebody interferes at once. */
+  meddle(): void {
+    if (!this.#meddling || !this.dice.chance(0.1)) return;
+    this.world.time.after(this.dice.between(0, 40), () => this.#act());
+  }
+
   /** The end of the day: what was held is looked at again. */
   releaseAll(): void {
+    this.#meddling = false;
     for (const { stream, row } of this.world.invariants.streams.values()) {
       if (row.state !== "held" || this.dice.chance(0.3)) continue;
       this.#command(stream, { type: "Release", ...WHO, now: this.world.time.now() });
@@ -54,7 +63,9 @@ export class Operators {
     }
     const streams = [...world.invariants.streams.keys()];
     if (streams.length === 0) return;
-    const stream = dice.pick(streams);
+    // Mostly what is still in the queue: that is where a moment can be a bad one.
+    const waiting = [...world.invariants.unfinished];
+    const stream = waiting.length > 0 && dice.chance(0.8) ? dice.pick(waiting) : dice.pick(streams);
     const now = world.time.now();
     switch (act) {
       case "hold":
@@ -66,7 +77,7 @@ export class Operators {
         return this.#command(stream, { type: "Reschedule", ...WHO, due });
       }
       case "redirect": {
-        const transport = dice.pick(["relay", "direct", null]);
+        const transport = dice.pick(["relay", "direct", "gone", null]);
         return this.#command(stream, { type: "AssignTransport", ...WHO, transport });
       }
       case "cancel":
@@ -79,7 +90,7 @@ export class Operators {
     const program = world.program;
     if (!program) return;
     world.note(`operator: ${command.type} ${stream}`);
-    program.supervisor.act(stream, command).then(() => {
+    program.supervisor().act(stream, command).then(() => {
       world.note(`operator: ${command.type} ${stream}: done`);
     }, (cause) => {
       if (!(cause instanceof CommandRefused || cause instanceof StoreUnavailable)) {

@@ -1,48 +1,63 @@
 /**
  * The program under test, wired over the ports of one process: what src/main.ts does with the
- * real world, done with the virtual one. Everything here that is not a port is the real code.
+ * real world, done with the virtual one. Everything here that is not a port is the real code,
+ * but for the bugs that a world puts in between on purpose.
  */
 import type { BodyStore, Delivery, EventStore, Log } from "../../actors/ports.ts";
 import { QueueSubmitter } from "../../actors/submitter.ts";
+import type { Part } from "../../actors/supervision.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
 import { Bodies } from "../../events/bodies.ts";
 import { sha256 } from "../../events/chain.ts";
+import type { StorageEngine } from "../../events/engine.ts";
 import { EventLog } from "../../events/log.ts";
-import { parseDomainPattern } from "../../src/config/domain_pattern.ts";
-import type { TransportConfig } from "../../src/config/types.ts";
-import { ConfiguredRouter, type RoutingConfig } from "../../src/delivery/routes.ts";
+import type { QueueView } from "../../events/projections/queue.ts";
+import { ConfiguredRouter } from "../../src/delivery/routes.ts";
 import { Transports } from "../../src/delivery/transports.ts";
+import { DsnComposer } from "../../src/dsn/compose.ts";
 import { Sessions } from "../../src/smtp/sessions.ts";
 import { ulids } from "../../src/system.ts";
+import { supervisionTree } from "../../src/tree.ts";
+import { type Configuration, HOSTNAME, settings } from "./configuration.ts";
 import { VirtualBodyFiles, VirtualEngine } from "./disk.ts";
 import type { Process } from "./process.ts";
 import { VirtualQueueView } from "./queue_view.ts";
-import { PlainReporter } from "./reporter.ts";
-import type { Configuration, World } from "./world.ts";
+import type { World } from "./world.ts";
 
 export interface Program {
   readonly process: Process;
   readonly bodies: BodyStore;
   readonly submitter: QueueSubmitter;
-  readonly supervisor: Supervisor;
+  /** The one that runs now: the tree may have started another. */
+  supervisor(): Supervisor;
   reload(configuration: Configuration): void;
   /** An orderly stop, as on SIGTERM. */
   stop(): Promise<void>;
 }
 
-/** Deliberate bugs, put between the real parts by the tests of the simulation. */
+/** Deliberate bugs, put between the real parts. */
 export interface Sabotage {
+  readonly engine?: (engine: StorageEngine, process: Process) => StorageEngine;
   readonly store?: (store: EventStore, process: Process) => EventStore;
+  readonly view?: (view: QueueView) => QueueView;
   readonly delivery?: (delivery: Delivery) => Delivery;
 }
 
-const HOSTNAME = "queue.example";
 const STOP_GRACE = 30_000;
 
-/** Starts the program on the disk as it is. */
-export async function start(process: Process, world: World): Promise<Program> {
+/**
+ * Starts the program on the disk as it is.
+ * @param failed is told when the supervision tree gives up
+ */
+export async function start(
+  process: Process,
+  world: World,
+  failed: (cause: unknown) => void,
+): Promise<Program> {
+  const { sabotage } = world;
   const dice = world.dice.fork(`process ${process.incarnation}`);
-  const engine = new VirtualEngine(world.disk, process);
+  const real = new VirtualEngine(world.disk, process);
+  const engine = sabotage.engine?.(real, process) ?? real;
   const bodies = new Bodies(engine, new VirtualBodyFiles(world.disk, process));
   const log = await EventLog.open({
     engine,
@@ -50,14 +65,17 @@ export async function start(process: Process, world: World): Promise<Program> {
     clock: process,
     schedule: (flush) => void process.timer(0, flush),
     signer: { sign: (text) => sha256(text) },
+    maxEvents: dice.pick([3, 1_000]),
     onListenerError: (error) => world.violated(error),
     onUnreadable: (error) => world.violated(error),
   });
   await bodies.sweep();
+  const store = sabotage.store?.(log, process) ?? log;
+  const plainView = new VirtualQueueView(world.disk, process);
+  const view = sabotage.view?.(plainView) ?? plainView;
 
   let configuration = world.configuration;
-  let router = new ConfiguredRouter(routing(configuration));
-  const store = world.sabotage.store?.(log, process) ?? log;
+  let router = new ConfiguredRouter(settings(configuration));
   const sessions = new Sessions(process);
   const transports = new Transports({
     clock: process,
@@ -66,41 +84,67 @@ export async function start(process: Process, world: World): Promise<Program> {
     resolver: world.dns.resolver(process),
     bodies,
     sessions,
-  }, { hostname: HOSTNAME, transports: routing(configuration).transports });
+  }, settings(configuration));
+  const delivery = world.mishaps.delivery(sabotage.delivery?.(transports) ?? transports);
   const ids = ulids(process, dice);
-  const supervisor = new Supervisor(
-    {
-      clock: process,
-      random: dice,
-      ids,
-      log: tracing(world, process),
-      store,
-      view: new VirtualQueueView(world.disk, process),
-      router: {
-        choose: (facts) => router.choose(facts),
-        destination: (choice, rcptTo) => router.destination(choice, rcptTo),
-      },
-      delivery: world.sabotage.delivery?.(transports) ?? transports,
-      reporter: new PlainReporter(bodies),
-      policy: () => configuration.policy,
+  const lines = tracing(world, process);
+
+  let supervisor: Supervisor | undefined;
+  let stopping = false;
+  const queue: Part = {
+    name: "queue",
+    start: async (failed) => {
+      supervisor = new Supervisor(
+        {
+          clock: process,
+          random: dice,
+          ids,
+          log: lines,
+          store,
+          view: world.mishaps.view(view),
+          router: {
+            choose: (facts) => router.choose(facts),
+            destination: (choice, rcptTo) => router.destination(choice, rcptTo),
+          },
+          delivery,
+          reporter: world.mishaps.reporter(
+            new DsnComposer({ hostname: HOSTNAME, bodies, clock: process, ids }),
+          ),
+          policy: () => configuration.policy,
+        },
+        configuration,
+        failed,
+      );
+      await supervisor.start();
     },
-    configuration,
-    (cause) => world.violated(cause),
-  );
-  await supervisor.start();
+    stop: async () => await supervisor?.stop(stopping ? STOP_GRACE : 0),
+  };
+  const doors: Part = {
+    name: "doors",
+    start: () => Promise.resolve(),
+    stop: () => Promise.resolve(),
+  };
+  const tree = supervisionTree(queue, doors, { clock: process, log: lines });
+  await tree.start(failed);
   return {
     process,
     bodies,
-    supervisor,
-    submitter: new QueueSubmitter({ clock: process, ids, store }),
+    supervisor: () => supervisor!,
+    submitter: new QueueSubmitter({
+      clock: process,
+      ids,
+      store,
+      unavailable: () => supervisor?.storeFailed(),
+    }),
     reload: (next) => {
       configuration = next;
-      router = new ConfiguredRouter(routing(next));
-      transports.reload({ hostname: HOSTNAME, transports: routing(next).transports });
-      supervisor.limits = next;
+      router = new ConfiguredRouter(settings(next));
+      transports.reload(settings(next));
+      if (supervisor) supervisor.limits = next;
     },
     stop: async () => {
-      await supervisor.stop(STOP_GRACE);
+      stopping = true;
+      await tree.stop();
       await sessions.close();
       await log.close();
       await bodies.settled();
@@ -108,28 +152,10 @@ export async function start(process: Process, world: World): Promise<Program> {
   };
 }
 
-const TRANSPORTS: readonly TransportConfig[] = [
-  { type: "direct", name: "direct", port: 25, ipFamily: "any", allowLoopback: false },
-  { type: "smtp", name: "relay", host: "relay.example", port: 25, tls: "opportunistic" },
-];
-
-function routing({ relayed }: Configuration): RoutingConfig {
-  const global = relayed === undefined ? [] : [{
-    path: "routes[0]",
-    toDomain: [parseDomainPattern(relayed)!],
-    transport: "relay",
-  }];
-  return {
-    routes: { accounts: new Map(), domains: new Map(), global },
-    transports: new Map(TRANSPORTS.map((transport) => [transport.name, transport])),
-  };
-}
-
 function tracing(world: World, process: Process): Log {
   const line = (message: string, fields: Record<string, unknown> = {}) => {
-    if (process.alive) {
-      world.note(`log: ${message} ${JSON.stringify({ ...fields, stack: undefined })}`);
-    }
+    if (!process.alive) return;
+    world.note(`log: ${message} ${JSON.stringify({ ...fields, stack: undefined })}`);
   };
   return { info: line, warn: line, error: line };
 }

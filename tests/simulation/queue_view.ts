@@ -6,6 +6,7 @@ import type {
   QueueView,
 } from "../../events/projections/queue.ts";
 import { QUEUE_STATES, queueProjection } from "../../events/projections/queue.ts";
+import { StoreUnavailable } from "../../events/store.ts";
 import type { Disk } from "./disk.ts";
 import type { Process } from "./process.ts";
 
@@ -75,7 +76,11 @@ export class VirtualQueueView implements QueueView {
   }
 
   #ask<T>(answer: () => T): Promise<T> {
-    return this.process.call("asking the queue view", this.disk.readTime(), answer);
+    return this.process.call("asking the queue view", this.disk.readTime(), () => {
+      const error = this.disk.readError();
+      if (error) throw new StoreUnavailable(error.message);
+      return answer();
+    });
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import type { DeliveryJob, EventStore, Finding, Findings } from "../../actors/ports.ts";
 import type { Fact, StoredEvent } from "../../events/catalogue.ts";
+import type { StorageEngine, Transaction } from "../../events/engine.ts";
 import type { StagedBody, StreamAppend } from "../../events/store.ts";
 import type { Process } from "./process.ts";
 import type { Sabotage } from "./program.ts";
@@ -74,6 +75,19 @@ function forgetting(drop: (fact: Fact) => boolean): Sabotage {
 /** Findings of the second of two attempts: nobody writes them down. */
 const UNSEEN: Findings = { note: (_: Finding) => {}, flush: () => Promise.resolve() };
 
+/** An engine that changes what it is given to commit. */
+function changing(change: (transaction: Transaction) => Transaction): Sabotage {
+  const engine = (real: StorageEngine): StorageEngine =>
+    new Proxy(real, {
+      get(target, name) {
+        if (name === "commit") return (given: Transaction) => target.commit(change(given));
+        const member: unknown = Reflect.get(target, name);
+        return typeof member === "function" ? member.bind(target) : member;
+      },
+    });
+  return { engine };
+}
+
 export const BUGS = {
   "acknowledges before the commit": tooEarly("Enqueued"),
   "dials before AttemptStarted is on disk": tooEarly("AttemptStarted"),
@@ -88,6 +102,34 @@ export const BUGS = {
       },
     }),
   },
+  "leaves attempts open after a crash": {
+    view: (real) =>
+      new Proxy(real, {
+        get(target, name) {
+          if (name === "attempting") return () => Promise.resolve([]);
+          const member: unknown = Reflect.get(target, name);
+          return typeof member === "function" ? member.bind(target) : member;
+        },
+      }),
+  },
+  "lets a view fall behind its log": changing((transaction) => ({
+    ...transaction,
+    rows: transaction.rows.slice(0, 1),
+  })),
+  "writes other events than it hashed": changing((transaction) => ({
+    ...transaction,
+    events: transaction.events.map((event) =>
+      event.type === "Failed" ? { ...event, data: event.data.replace("false", "true") } : event
+    ),
+  })),
+  "keeps bodies that nobody needs": changing((transaction) => ({
+    ...transaction,
+    bodies: transaction.bodies.filter(({ uses }) => uses > 0),
+  })),
+  "gives bodies up too early": changing((transaction) => ({
+    ...transaction,
+    bodies: transaction.bodies.map((body) => ({ ...body, uses: Math.min(body.uses, 1) })),
+  })),
   "calls it delivered whatever the host said": {
     delivery: (real) => ({
       attempt: async (job: DeliveryJob, findings: Findings, signal: AbortSignal) => {

@@ -5,6 +5,8 @@
 import { StoreUnavailable } from "../../events/store.ts";
 import type { Submission } from "../../actors/ports.ts";
 import { MINUTE } from "./clock.ts";
+import { RECIPIENT_DOMAINS } from "./landscape.ts";
+import { POISON } from "./mishaps.ts";
 import type { Program } from "./program.ts";
 import type { Dice } from "./random.ts";
 import type { World } from "./world.ts";
@@ -15,8 +17,10 @@ export class Senders {
   readonly dice: Dice;
   #sent = 0;
 
-  constructor(readonly world: World, readonly domains: readonly string[], messages: number) {
+  constructor(readonly world: World) {
     this.dice = world.dice.fork("senders");
+    if (this.dice.chance(CROWDED)) this.#crowd();
+    const messages = this.dice.int(1, 12);
     const burst = this.dice.chance(0.3);
     for (let n = 0; n < messages; n++) {
       const at = burst ? this.dice.between(0, MINUTE) : this.dice.between(0, 0.8 * world.window);
@@ -24,16 +28,26 @@ export class Senders {
     }
   }
 
-  #send(tries: number): void {
+  /** More mail for one domain than its line holds. */
+  #crowd(): void {
+    const domain = this.dice.pick(RECIPIENT_DOMAINS);
+    const crowds = this.dice.int(2, 4);
+    for (let n = 0; n < crowds; n++) {
+      const at = this.dice.between(0, 2 * MINUTE);
+      this.world.time.after(at, () => this.#send(3, { domain, recipients: 80 }));
+    }
+  }
+
+  #send(tries: number, crowd?: Crowd): void {
     const program = this.world.program;
     const again = () => {
       if (tries > 0) {
-        this.world.time.after(this.dice.between(1, 600_000), () => this.#send(tries - 1));
+        this.world.time.after(this.dice.between(1, 600_000), () => this.#send(tries - 1, crowd));
       }
     };
     if (!program) return again();
     program.process.onDeath(again);
-    this.#submit(program).then((streams) => {
+    this.#submit(program, crowd).then((streams) => {
       if (!program.process.alive) return;
       program.process.forget(again);
       this.world.watch(() => this.world.invariants.acknowledged(streams));
@@ -46,10 +60,11 @@ export class Senders {
     });
   }
 
-  async #submit(program: Program): Promise<string[]> {
+  async #submit(program: Program, crowd?: Crowd): Promise<string[]> {
     const n = ++this.#sent;
     const { bodies, submitter } = program;
-    const content = this.#content(n);
+    const has8bit = this.dice.chance(0.1);
+    const content = this.#content(n, has8bit);
     const draft = bodies.create();
     const id = submitter.newSubmissionId();
     try {
@@ -60,13 +75,15 @@ export class Senders {
       const taken = await submitter.submit({
         id,
         account: null,
-        mailFrom: this.dice.chance(0.1) ? "" : `s${n}@${this.dice.pick(SENDER_DOMAINS)}`,
-        recipients: this.#recipients(n),
+        mailFrom: this.dice.chance(0.1)
+          ? ""
+          : `${this.#tag("s")}${n}@${this.dice.pick(SENDER_DOMAINS)}`,
+        recipients: this.#recipients(n, crowd),
         body,
         messageId: `<${n}@sender.example>`,
-        has8bit: false,
-        smtputf8: false,
-        requireTLS: false,
+        has8bit,
+        smtputf8: this.dice.chance(0.02),
+        requireTLS: this.dice.chance(0.02),
         source: { kind: "smtp", peer: "127.0.0.1:40000" },
         ...(this.dice.chance(0.1) ? { due: program.process.now() + 20 * MINUTE } : {}),
       });
@@ -77,15 +94,25 @@ export class Senders {
     }
   }
 
-  #recipients(n: number): Submission["recipients"] {
-    const recipients = this.dice.chance(0.7) ? 1 : this.dice.int(2, 4);
+  /** A prefix, and with it whether the message is poison. */
+  #tag(prefix: string): string {
+    return this.dice.chance(this.world.mishaps.poison) ? `${POISON}-${prefix}` : prefix;
+  }
+
+  #recipients(n: number, crowd?: Crowd): Submission["recipients"] {
+    const { dice } = this;
+    const recipients = crowd?.recipients ?? (dice.chance(0.7) ? 1 : dice.int(2, 4));
     return Array.from({ length: recipients }, (_, k) => ({
-      rcptTo: `r${n}.${k}@${this.dice.pick(this.domains)}`,
-      dsn: this.dice.chance(0.1) ? { notify: [this.dice.pick(["NEVER", "DELAY"] as const)] } : {},
+      rcptTo: `${this.#tag("r")}${n}.${k}@${crowd?.domain ?? dice.pick(RECIPIENT_DOMAINS)}`,
+      dsn: {
+        ...(dice.chance(0.1) ? { notify: [dice.pick(["NEVER", "DELAY"] as const)] } : {}),
+        ...(dice.chance(0.1) ? { ret: dice.pick(["FULL", "HDRS"] as const) } : {}),
+        ...(dice.chance(0.1) ? { envid: `e${n}`, orcpt: `rfc822;o${n}+@example.net` } : {}),
+      },
     }));
   }
 
-  #content(n: number): Uint8Array {
+  #content(n: number, has8bit: boolean): Uint8Array {
     const lines = [
       `Message-ID: <${n}@sender.example>`,
       `From: s${n}@sender.example`,
@@ -93,13 +120,21 @@ export class Senders {
       "",
       ".",
       "..two dots",
-      "text",
+      has8bit ? "t\u00e9xt" : "text",
     ];
     const size = this.dice.chance(0.01) ? WITH_BODY_FILE : this.dice.int(0, 2_000);
     for (let length = 0; length < size; length += 72) lines.push("x".repeat(70));
     return new TextEncoder().encode(lines.map((line) => `${line}\r\n`).join(""));
   }
 }
+
+interface Crowd {
+  readonly domain: string;
+  readonly recipients: number;
+}
+
+/** How many worlds are crowded. */
+const CROWDED = 0.02;
 
 /** Where reports go: one that takes them, one that may not. */
 const SENDER_DOMAINS = ["sender.example", "sender.example", "mx.example"] as const;

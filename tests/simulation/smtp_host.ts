@@ -72,6 +72,8 @@ export interface Capabilities {
   readonly eightBitMime: boolean;
   readonly dsn: boolean;
   readonly starttls: boolean;
+  /** Answers DATA with 354 though every recipient was refused (RFC 2920, section 3.1 warns). */
+  readonly lax: boolean;
 }
 
 export class SmtpHost implements Host {
@@ -118,6 +120,7 @@ class SmtpSession implements Peer {
   #inData = false;
   #mailFrom: string | undefined;
   #rcptTo: string[] = [];
+  #messages = 0;
 
   constructor(
     readonly host: SmtpHost,
@@ -171,14 +174,18 @@ class SmtpSession implements Peer {
       case "STARTTLS":
         return this.#answer("starttls", "220 2.0.0 go ahead");
       case "MAIL":
+        this.#checkParameters(line);
         return this.#answer("mail", "250 2.1.0 fine", () => {
           this.#mailFrom = path(line);
           this.#rcptTo = [];
         });
       case "RCPT":
+        this.#checkParameters(line);
         return this.#recipient(path(line));
       case "DATA":
-        if (this.#rcptTo.length === 0) return this.#answer("data", "503 5.5.1 no recipients");
+        if (this.#rcptTo.length === 0 && !this.host.can.lax) {
+          return this.#answer("data", "503 5.5.1 no recipients");
+        }
         return this.#answer("data", "354 go on", () => {
           this.#inData = true;
         });
@@ -214,6 +221,10 @@ class SmtpSession implements Peer {
   #message(content: string): void {
     const { host, plan } = this;
     const fault = plan?.stage === "final" ? plan : undefined;
+    if (this.#rcptTo.length === 0) {
+      if (content !== "") this.host.observer.misbehaved(host.name, "content for no recipient");
+      return this.#answer("final", "554 5.5.1 no valid recipients");
+    }
     const refused = fault?.fault === "temporary" || fault?.fault === "permanent";
     const receipts: Receipt[] = [];
     if (!fault || fault.fault === "slow" || fault.fault === "drip" || (!refused && fault.taken)) {
@@ -234,8 +245,22 @@ class SmtpSession implements Peer {
     }
     this.#mailFrom = undefined;
     this.#rcptTo = [];
-    this.#answer("final", "250 2.0.0 taken", undefined, () => {
+    this.#answer("final", "250 2.0.0 taken", () => this.#tire(), () => {
       for (const receipt of receipts) receipt.acknowledged = true;
+    });
+  }
+
+  /** Some hosts do not wait long for the next message, and not all of them say so. */
+  #tire(): void {
+    const { dice, time } = this.host;
+    if (!dice.chance(0.1)) return;
+    const messages = ++this.#messages;
+    time.after(dice.between(0, 8_000), () => {
+      if (this.#over || this.#busy || this.#mailFrom !== undefined) return;
+      if (messages !== this.#messages) return;
+      if (dice.chance(0.5)) this.#say("421 4.4.2 idle for too long\r\n");
+      if (dice.chance(0.5)) return this.#break();
+      this.#finish();
     });
   }
 
@@ -330,6 +355,25 @@ class SmtpSession implements Peer {
     if (can.dsn) lines.push("DSN");
     if (can.starttls) lines.push("STARTTLS");
     return lines.map((line, i) => `250${i < lines.length - 1 ? "-" : " "}${line}`).join("\r\n");
+  }
+
+  /** RFC 5321, section 4.1.1.11: no parameter of an extension that was not announced. */
+  #checkParameters(line: string): void {
+    const { ehlo, eightBitMime, dsn } = this.host.can;
+    const announced: Readonly<Record<string, boolean>> = {
+      SIZE: ehlo,
+      BODY: eightBitMime,
+      RET: dsn,
+      ENVID: dsn,
+      NOTIFY: dsn,
+      ORCPT: dsn,
+    };
+    for (const parameter of line.split(" ").slice(2)) {
+      const keyword = parameter.split("=", 1)[0]!.toUpperCase();
+      if (!announced[keyword]) {
+        this.host.observer.misbehaved(this.host.name, `${keyword} was not announced: ${line}`);
+      }
+    }
   }
 
   /** RFC 2920: no pipelining unless announced, and nothing behind the last command of a group. */

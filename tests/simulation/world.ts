@@ -5,12 +5,14 @@
  * can go wrong does. After it all faults end but for hosts that stay as they are, and the world
  * goes on until every message has come to an end. Invariants are checked all along.
  */
-import { Landscape, RECIPIENT_DOMAINS } from "./landscape.ts";
 import { DAY, HOUR, MINUTE, VirtualTime } from "./clock.ts";
+import { type Configuration, configure } from "./configuration.ts";
 import { Disk } from "./disk.ts";
 import { Dns } from "./dns.ts";
 import { Faults } from "./faults.ts";
 import { Invariants, Violation } from "./invariants.ts";
+import { Landscape } from "./landscape.ts";
+import { Mishaps } from "./mishaps.ts";
 import { Network } from "./network.ts";
 import { Operators } from "./operators.ts";
 import { Process } from "./process.ts";
@@ -19,7 +21,6 @@ import { Dice } from "./random.ts";
 import { Senders } from "./senders.ts";
 import { latin1 } from "./smtp_host.ts";
 import { Trace } from "./trace.ts";
-import type { RetryPolicy } from "../../actors/retry.ts";
 
 /** What a run came to. */
 export interface Report {
@@ -40,14 +41,6 @@ export interface Report {
   readonly duplicates: number;
 }
 
-export interface Configuration {
-  readonly policy: RetryPolicy;
-  /** Mail for this domain goes over the smarthost; undefined: all goes directly. */
-  readonly relayed: string | undefined;
-  readonly concurrency: number;
-  readonly destinationConcurrency: number;
-}
-
 const EPOCH = Date.parse("2026-03-01T00:00:00.000Z");
 /** Time in which everything must come to an end when all works again. */
 const PATIENCE = 30 * DAY;
@@ -56,16 +49,6 @@ const EPILOGUE = 5 * MINUTE;
 /** A world that takes more steps than this goes round in circles. */
 const STEPS = 2_000_000;
 
-const POLICIES: readonly RetryPolicy[] = [
-  {
-    waits: [7.5, 15, 30, 60, 120, 240, 480, 960].map((minutes) => minutes * MINUTE),
-    maxAttempts: 8,
-    delayNoticeAfter: 5,
-  },
-  { waits: [MINUTE, 5 * MINUTE], maxAttempts: 4, delayNoticeAfter: 2 },
-  { waits: [HOUR], maxAttempts: 2, delayNoticeAfter: 1 },
-];
-
 export class World {
   readonly dice: Dice;
   readonly time: VirtualTime;
@@ -73,6 +56,7 @@ export class World {
   readonly network: Network;
   readonly dns: Dns;
   readonly invariants: Invariants;
+  readonly mishaps: Mishaps;
   /** Milliseconds in which things happen. */
   readonly window: number;
   /** The program, while it runs and has come up. */
@@ -84,6 +68,7 @@ export class World {
   #process: Process | undefined;
   #incarnations = 0;
   #kills = 0;
+  #stops = 0;
   #steps = 0;
   #violation: Error | undefined;
 
@@ -95,6 +80,7 @@ export class World {
       durable: (transaction) => {
         this.note(`durable: ${transaction.events.map(({ type }) => type).join(" ")}`);
         this.watch(() => this.invariants.durable(transaction));
+        this.#operators.meddle();
       },
       misused: (how) => this.violated(new Violation(`the engine was misused: ${how}`)),
     });
@@ -112,10 +98,11 @@ export class World {
       dialogue: (host, line) => this.note(`${host} ${line}`),
       misbehaved: (host, what) => this.violated(new Violation(`SMTP with ${host}: ${what}`)),
     });
-    this.configuration = this.#configure();
+    this.mishaps = new Mishaps(this.dice.fork("mishaps"));
+    this.configuration = configure(this.dice);
     this.#faults = new Faults(this, landscape);
     this.#operators = new Operators(this);
-    new Senders(this, RECIPIENT_DOMAINS, this.dice.int(1, 12));
+    new Senders(this);
     this.time.after(0, () => this.#boot());
     this.time.after(this.window, () => this.#calm());
   }
@@ -162,7 +149,7 @@ export class World {
 
   /** The operator edits the configuration and has it read. */
   reload(): void {
-    this.configuration = this.#configure();
+    this.configuration = configure(this.dice);
     this.note("the configuration is reloaded");
     this.program?.reload(this.configuration);
   }
@@ -176,6 +163,7 @@ export class World {
     program.stop().then(() => {
       if (!program.process.alive) return;
       this.note("stopped");
+      this.#stops++;
       program.process.die();
     }, (cause) => this.violated(cause));
   }
@@ -194,14 +182,24 @@ export class World {
       this.time.after(this.dice.between(100, 60_000), () => this.#boot());
     });
     this.note("start");
-    start(process, this).then((program) => {
+    this.disk.hasFailed = false;
+    if (this.#faults.rebuild()) {
+      this.note("the projections are of another version");
+      this.disk.tables.clear();
+    }
+    const failed = (cause: unknown) => {
+      this.note(`gave up: ${cause instanceof Error ? cause.message : cause}`);
+      process.die();
+    };
+    start(process, this, failed).then((program) => {
       if (!process.alive) return;
       this.program = program;
       this.note("ready");
     }, (cause) => {
       if (!process.alive) return;
       this.note(`start failed: ${cause instanceof Error ? cause.message : cause}`);
-      if (this.disk.mood === "well" || this.disk.mood === "slow") this.violated(cause);
+      const expected = this.disk.hasFailed || this.mishaps.glitchy;
+      if (!expected) this.violated(cause);
       process.die();
     });
   }
@@ -210,17 +208,8 @@ export class World {
   #calm(): void {
     this.note("faults end");
     this.#faults.end();
-    if (!this.program && this.#process?.alive === false) this.note("waiting for the next start");
+    this.mishaps.end();
     this.time.after(HOUR, () => this.#operators.releaseAll());
-  }
-
-  #configure(): Configuration {
-    return {
-      policy: this.dice.pick(POLICIES),
-      relayed: this.dice.pick([undefined, undefined, "mx.example", "implicit.example"]),
-      concurrency: this.dice.pick([1, 4, 100]),
-      destinationConcurrency: this.dice.pick([1, 2, 20]),
-    };
   }
 
   #wrote(octets: Uint8Array): void {
@@ -241,7 +230,7 @@ export class World {
       steps: this.#steps,
       events: this.disk.events.length,
       messages: streams.size,
-      kills: this.#kills,
+      kills: this.#kills - this.#stops,
       days: this.time.monotonic() / DAY,
       duplicates,
     };
