@@ -6,7 +6,7 @@ import { saslprep } from "@mongodb-js/saslprep";
 import { SaslError } from "./error.ts";
 import { utf8 } from "./octets.ts";
 
-/** Octets of a user name or password in UTF-8, before and after preparation. */
+/** Octets in UTF-8 that a prepared user name or password has at most. */
 export const MAX_CREDENTIAL = 1024;
 
 /**
@@ -23,8 +23,8 @@ export type Preparation = "stored" | "query";
 export function prepared(text: string, what: string, preparation: Preparation = "stored"): string {
   const refuse = (why: string) => new SaslError("credentials", `${what} ${why}`);
   const tooLong = () => refuse(`is longer than ${MAX_CREDENTIAL} octets`);
-  // Measured first in code units: those are never more than its octets.
-  if (text.length > MAX_CREDENTIAL || utf8(text).length > MAX_CREDENTIAL) throw tooLong();
+  // In code units, never more than its octets: bounds the work.
+  if (text.length > MAX_CREDENTIAL) throw tooLong();
   // Nothing in printable ASCII is mapped or refused, and the tables need not be asked.
   if (/^[ -~]+$/.test(text)) return text;
   // Only soft hyphens and the like: the package would fail on the empty string that is left.
