@@ -30,7 +30,8 @@ interface Options extends Choices {
 
 const describe = (machine: Machine): string =>
   `${machine.cores} × ${machine.cpu}, ${machine.memoryGiB} GiB, ${machine.kernel}, ` +
-  `Deno ${machine.deno}, ${machine.fileSystem}, fsync ${machine.fsync.toFixed(2)} ms`;
+  `Deno ${machine.deno}, ${machine.fileSystem}, fsync ${machine.fsync.toFixed(2)} ms, ` +
+  `load before ${machine.load.toFixed(1)}`;
 
 const ROW_HEAD = [
   "server".padEnd(16),

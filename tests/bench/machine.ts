@@ -14,6 +14,8 @@ export interface Machine {
   readonly fileSystem: string;
   /** Milliseconds of a 4 KiB write and fsync there, median of 50. */
   readonly fsync: number;
+  /** Load average of the minute before: numbers from a machine with other work mean little. */
+  readonly load: number;
 }
 
 /** @param directory on the file system that is measured */
@@ -27,6 +29,7 @@ export async function describeMachine(directory: string): Promise<Machine> {
     deno: Deno.version.deno,
     fileSystem: await fileSystemOf(directory),
     fsync: await fsyncTime(directory),
+    load: os.loadavg()[0] ?? 0,
   };
 }
 
