@@ -366,7 +366,7 @@ describe("commands", () => {
   it("run as a process with the permissions of their task, beside a running queue", async () => {
     const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
     const flags = tasks.queue.split(" ").filter((word: string) => word.startsWith("--"));
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    const { code, stdout, stderr } = await new Deno.Command("deno", {
       args: [
         "run",
         "--no-check",
