@@ -34,6 +34,14 @@ export interface TlsClientOptions {
   readonly serverName?: string;
   /** Trust anchors in PEM instead of the system's CA store. */
   readonly ca?: readonly string[];
+  /** Our certificate, in PEM, for a server that asks for one. */
+  readonly certificate?: ClientCertificate;
+}
+
+export interface ClientCertificate {
+  /** The chain, leaf first. */
+  readonly cert: string;
+  readonly key: string;
 }
 
 /** The outcome of a handshake. The handshake never judges the certificate: its caller does. */
@@ -64,6 +72,8 @@ export class DialError extends Error {
   constructor(
     readonly kind: "refused" | "unreachable" | "timeout" | "canceled" | "error",
     message: string,
+    /** The proxy failed, not what lies behind it: no other address is worth a try. */
+    readonly proxy = false,
   ) {
     super(message);
   }

@@ -24,45 +24,64 @@ const READ_AHEAD = 64 * 1024;
 const MAX_CHAIN = 16;
 
 export class SocketDialer implements Dialer {
-  connect(
+  async connect(
     target: Endpoint & { readonly localAddress?: string },
     signal: AbortSignal,
   ): Promise<Connection> {
-    return new Promise((resolve, reject) => {
-      if (signal.aborted) return reject(aborted(signal));
-      const { address: host, port, localAddress } = target;
-      const socket = net.connect({ host, port, ...(localAddress ? { localAddress } : {}) });
-      const settle = () => {
-        signal.removeEventListener("abort", onAbort);
-        socket.off("error", onError);
-        socket.off("close", onClose);
-      };
-      const onAbort = () => {
-        settle();
-        socket.on("error", () => {}); // what a dying socket says interests nobody
-        socket.destroy();
-        reject(aborted(signal));
-      };
-      const onError = (error: Error & { code?: string }) => {
-        settle();
-        socket.destroy();
-        reject(new DialError(KINDS[error.code ?? ""] ?? "error", error.message));
-      };
-      const onClose = () => {
-        settle();
-        reject(new DialError("error", "the connection was closed while it was being made"));
-      };
-      signal.addEventListener("abort", onAbort, { once: true });
-      socket.once("error", onError);
-      socket.once("close", onClose);
-      socket.once("connect", () => {
-        settle();
-        socket.setNoDelay(true);
-        resolve(new SocketConnection(socket, { address: host, port }));
-      });
-    });
+    const { address, port } = target;
+    return new SocketConnection(await openSocket(target, signal), { address, port });
   }
 }
+
+/**
+ * A connected socket, which the caller owns from then on.
+ * @throws DialError, also when `signal` aborts
+ */
+export function openSocket(
+  target: Endpoint & { readonly localAddress?: string },
+  signal: AbortSignal,
+): Promise<net.Socket> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(aborted(signal));
+    const { address: host, port, localAddress } = target;
+    const socket = net.connect({ host, port, ...(localAddress ? { localAddress } : {}) });
+    const settle = () => {
+      signal.removeEventListener("abort", onAbort);
+      socket.off("error", onError);
+      socket.off("close", onClose);
+    };
+    const onAbort = () => {
+      settle();
+      socket.on("error", () => {}); // what a dying socket says interests nobody
+      socket.destroy();
+      reject(aborted(signal));
+    };
+    const onError = (error: Error & { code?: string }) => {
+      settle();
+      socket.destroy();
+      const kind = KINDS[error.code ?? ""] ?? "error";
+      reject(new DialError(kind, notOurs(error, localAddress) ?? error.message));
+    };
+    const onClose = () => {
+      settle();
+      reject(new DialError("error", "the connection was closed while it was being made"));
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    socket.once("error", onError);
+    socket.once("close", onClose);
+    socket.once("connect", () => {
+      settle();
+      socket.setNoDelay(true);
+      resolve(socket);
+    });
+  });
+}
+
+/** Words for an address that this machine does not have; the system has none that help. */
+const notOurs = (error: { code?: string; syscall?: string }, local: string | undefined) =>
+  local !== undefined && (error.code === "EADDRNOTAVAIL" || error.syscall === "bind")
+    ? `local_address ${local} cannot be bound (${error.code}): is it an address of this machine?`
+    : undefined;
 
 const KINDS: Readonly<Record<string, DialError["kind"]>> = {
   ECONNREFUSED: "refused",
@@ -75,7 +94,7 @@ const KINDS: Readonly<Record<string, DialError["kind"]>> = {
 };
 
 /** The reason of an abort may be a DialError of its own, or AbortSignal.timeout's. */
-function aborted(signal: AbortSignal): DialError {
+export function aborted(signal: AbortSignal): DialError {
   const { reason } = signal;
   if (reason instanceof DialError) return reason;
   const timeout = reason instanceof DOMException && reason.name === "TimeoutError";
@@ -89,7 +108,7 @@ interface Waiter {
   reject(error: Error): void;
 }
 
-class SocketConnection implements Connection {
+export class SocketConnection implements Connection {
   readonly remote: Endpoint;
   readonly local: Endpoint;
   #socket: net.Socket;
@@ -188,7 +207,7 @@ class SocketConnection implements Connection {
     this.#queue = [];
     this.#queued = 0;
     // The listener for "error" stays on the socket below: an error of it must find somebody.
-    const { serverName, ca } = options;
+    const { serverName, ca, certificate } = options;
     const secure = tls.connect({
       socket: plain,
       rejectUnauthorized: false,
@@ -196,6 +215,7 @@ class SocketConnection implements Connection {
       checkServerIdentity: () => undefined,
       ...(serverName === undefined ? {} : { servername: serverName }),
       ...(ca === undefined ? {} : { ca: [...ca] }),
+      ...(certificate === undefined ? {} : { cert: certificate.cert, key: certificate.key }),
     });
     this.#socket = secure;
     this.#listen();

@@ -6,6 +6,8 @@
  *   EHLO, TLS              judges the connection, not the message, so that also its 554 is
  *                          temporary (RFC 5321, sections 3.1 and 4.2.1); only 521 says that the
  *                          host takes no mail at all (RFC 7504)
+ *   login                  temporary, whatever the reply: it is our account that is refused. After
+ *                          a 5xx, or a server that cannot prove itself, no other address is asked
  *   no fitting extension   permanent for this host: the next may have it
  *   content we must not    permanent, over all hosts
  *   send
@@ -35,18 +37,23 @@ const PHASES: readonly Phase[] = [
   "greeting",
   "ehlo",
   "tls",
+  "login",
   "mail",
   "rcpt",
   "data",
   "body",
   "end",
 ];
-const BEFORE_MAIL: ReadonlySet<Phase> = new Set(["connect", "greeting", "ehlo", "tls"]);
+const BEFORE_MAIL: ReadonlySet<Phase> = new Set(["connect", "greeting", "ehlo", "tls", "login"]);
 
 /** What is tried after a verdict: another address of the host, another host, or nothing. */
 export function goesOn(verdict: Verdict): "address" | "host" | "no" {
   const { result, phase, reply } = verdict;
-  if (result === "ok" || result === "canceled") return "no";
+  if (result === "ok" || result === "canceled" || verdict.proxy) return "no";
+  // Credentials that one address refuses are refused by all, and each refusal counts against them.
+  if (phase === "login" && (reply ? result === "permerror" : result === "error")) {
+    return verdict.closed && !reply ? "address" : "no";
+  }
   if (BEFORE_MAIL.has(phase)) return "address";
   if (result === "permerror") return reply || phase === "body" ? "no" : "host";
   if (phase === "end" && result !== "temperror") return "no";
@@ -54,7 +61,8 @@ export function goesOn(verdict: Verdict): "address" | "host" | "no" {
 }
 
 /** Whether this host will never take the message, whatever others say. */
-function isPermanent({ result, phase, reply, enhanced }: Verdict): boolean {
+function isPermanent({ result, phase, reply, enhanced, account }: Verdict): boolean {
+  if (account) return false;
   if (reply) return result === "permerror" && (!BEFORE_MAIL.has(phase) || reply.code === 521);
   return enhanced?.startsWith("5.") ?? false;
 }
@@ -112,6 +120,7 @@ function failed(of: HostVerdict, permanent: boolean, tried: number): Outcome {
 const COMMANDS: Readonly<Partial<Record<Phase, string>>> = {
   ehlo: "EHLO",
   tls: "STARTTLS",
+  login: "AUTH",
   mail: "MAIL FROM",
   rcpt: "RCPT TO",
   data: "DATA",

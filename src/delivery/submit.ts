@@ -11,8 +11,9 @@
  */
 import type { BodyStore, Clock, DeliveryJob, Findings } from "../../actors/ports.ts";
 import type { EventData } from "../../events/catalogue.ts";
-import { type Connection, type Dialer, DialError } from "../ports.ts";
+import { type ClientCertificate, type Connection, type Dialer, DialError } from "../ports.ts";
 import { ClientSession, type SessionTls, type Timeouts } from "../smtp/client.ts";
+import type { Login } from "../smtp/login.ts";
 import type { Sessions } from "../smtp/sessions.ts";
 import type { Verdict } from "../smtp/verdict.ts";
 import { policyKey, type TlsPolicy } from "../tls/policy.ts";
@@ -26,8 +27,21 @@ export interface SubmitPorts {
   readonly sessions: Sessions;
   /** Our name in EHLO. */
   readonly hostname: string;
+  /** How the transport reaches hosts, where that is more than dialling them. */
+  readonly way?: Way;
   readonly timeouts?: Partial<Timeouts>;
   readonly dialLimits?: Partial<DialLimits>;
+}
+
+/** What the transport of an attempt adds to a session. */
+export interface Way {
+  /** Sessions are shared under equal keys only; says nothing secret. */
+  readonly key: string;
+  readonly implicitTls?: boolean;
+  readonly certificate?: ClientCertificate;
+  readonly login?: Login;
+  /** Address and port of the proxy, for the log. */
+  readonly proxy?: string;
 }
 
 export interface DialLimits {
@@ -109,7 +123,8 @@ class Trial {
   async run(ms: number): Promise<{ verdict: Verdict; tls: SessionTls; dsnOffered: boolean }> {
     const { sessions } = this.ports;
     const { port, localAddress = "" } = this.target;
-    const key = `${this.address}|${port}|${localAddress}|${policyKey(this.policy)}`;
+    const way = this.ports.way?.key ?? "";
+    const key = `${way}|${this.address}|${port}|${localAddress}|${policyKey(this.policy)}`;
     let verdict = await this.#overKept(key);
     verdict ??= await this.#connect(ms) ?? await this.#send();
     const session = this.#session;
@@ -143,7 +158,7 @@ class Trial {
 
   /** Dials and greets; the verdict when that fails. */
   async #connect(ms: number): Promise<Verdict | undefined> {
-    const { clock, dialer, hostname, timeouts } = this.ports;
+    const { clock, dialer, hostname, timeouts, way } = this.ports;
     const { port, localAddress } = this.target;
     const begun = clock.monotonic();
     const abort = new AbortController();
@@ -173,6 +188,9 @@ class Trial {
       hostname,
       tls: this.policy,
       begun,
+      ...(way?.implicitTls ? { implicitTls: true } : {}),
+      ...(way?.certificate ? { certificate: way.certificate } : {}),
+      ...(way?.login ? { login: way.login } : {}),
       ...(timeouts ? { timeouts } : {}),
     });
     this.#session = session;
@@ -204,7 +222,7 @@ class Trial {
   }
 
   finding(verdict: Verdict): EventData<"HostTried"> {
-    const { clock } = this.ports;
+    const { clock, way } = this.ports;
     const { host, port } = this.target;
     const { mode, verifiedBy, facts } = this.#tls();
     const session = this.#session;
@@ -215,10 +233,12 @@ class Trial {
       address: this.address,
       port,
       ...(session ? { local: session.connection.local.address } : {}),
+      ...(way?.proxy === undefined ? {} : { proxy: way.proxy }),
       ...(this.#reused ? { reused: true } : {}),
       tlsMode: mode,
       ...(facts ? { tls: facts } : {}),
       verifiedBy,
+      ...(session?.login ? { login: session.login } : {}),
       ...(extensions.length > 0 ? { extensions } : {}),
       ...(reply ? { reply: replyFact(reply) } : {}),
       result,
@@ -234,5 +254,6 @@ function dialVerdict(error: unknown, late: boolean, aborted: boolean): Verdict {
   const kind = aborted ? "canceled" : late ? "timeout" : (error as DialError).kind;
   const result = kind === "timeout" || kind === "canceled" ? kind : "error";
   const message = error instanceof Error ? error.message : String(error);
-  return { result, phase: "connect", error: message, enhanced: "4.4.1", closed: true };
+  const proxy = error instanceof DialError && error.proxy ? { proxy: true } : {};
+  return { result, phase: "connect", error: message, enhanced: "4.4.1", closed: true, ...proxy };
 }

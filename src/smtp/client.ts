@@ -1,7 +1,8 @@
 /**
  * The client side of an SMTP session (RFC 5321) over a connection that somebody else dialled.
  *
- *   greet   greeting, EHLO (HELO where refused), STARTTLS as the policy says, EHLO again
+ *   greet   greeting, EHLO (HELO where refused), STARTTLS as the policy says, EHLO again, AUTH;
+ *           with implicit TLS (RFC 8314, section 3.3) the handshake comes before the greeting
  *   send    one message: MAIL, RCPT …, DATA, content, final reply; any number of times
  *   quit    QUIT
  *
@@ -12,7 +13,7 @@
  */
 import type { Clock } from "../../actors/ports.ts";
 import type { BodyReader } from "../../events/store.ts";
-import type { Connection, TlsSession } from "../ports.ts";
+import type { ClientCertificate, Connection, TlsSession } from "../ports.ts";
 import type { TlsPolicy } from "../tls/policy.ts";
 import { Dialogue } from "./dialogue.ts";
 import { BareLineEnd, DotStuffer } from "./dot_stuffing.ts";
@@ -24,7 +25,9 @@ import {
   unfit,
   unsafeEnvelope,
 } from "./envelope.ts";
+import { type LoggedIn, type Login, logIn } from "./login.ts";
 import type { SmtpReply } from "./reply.ts";
+import { tlsServerEndPoint } from "./sasl/channel_binding.ts";
 import { Transcript } from "./transcript.ts";
 import { DialogueEnded, refused, type Verdict } from "./verdict.ts";
 
@@ -34,6 +37,7 @@ export interface Timeouts {
   readonly ehlo: number;
   /** The reply to STARTTLS, and the handshake. */
   readonly tls: number;
+  readonly login: number;
   readonly mail: number;
   readonly rcpt: number;
   readonly data: number;
@@ -47,11 +51,12 @@ export interface Timeouts {
 
 const MINUTE = 60_000;
 
-/** RFC 5321, section 4.5.3.2; EHLO, TLS and QUIT, which it leaves open, are ours. */
+/** RFC 5321, section 4.5.3.2; EHLO, TLS, AUTH and QUIT, which it leaves open, are ours. */
 export const TIMEOUTS: Timeouts = {
   greeting: 5 * MINUTE,
   ehlo: 5 * MINUTE,
   tls: 1 * MINUTE,
+  login: 3 * MINUTE,
   mail: 5 * MINUTE,
   rcpt: 5 * MINUTE,
   data: 2 * MINUTE,
@@ -66,6 +71,11 @@ export interface SessionOptions {
   /** Our name in EHLO. */
   readonly hostname: string;
   readonly tls: TlsPolicy;
+  /** The handshake comes first, and there is no STARTTLS: port 465. */
+  readonly implicitTls?: boolean;
+  readonly certificate?: ClientCertificate;
+  /** Logs in before the first message. */
+  readonly login?: Login;
   readonly timeouts?: Partial<Timeouts>;
   /** Monotonic milliseconds at which the connection was begun; times are counted from there. */
   readonly begun?: number;
@@ -102,11 +112,15 @@ export class ClientSession {
   readonly begun: number;
   readonly #clock: Clock;
   readonly #hostname: string;
+  readonly #options: SessionOptions;
   readonly #policy: TlsPolicy;
   readonly #timeouts: Timeouts;
   readonly #dialogue: Dialogue;
   #extensions: Extensions = NO_EXTENSIONS;
   #tls: SessionTls = { mode: "none", verifiedBy: "none" };
+  #login: LoggedIn | undefined;
+  /** The server's certificate, DER. */
+  #certificate: Uint8Array | undefined;
   /** A transaction was begun and not completed: RSET goes before the next. */
   #unfinished = false;
   #sent = 0;
@@ -116,6 +130,7 @@ export class ClientSession {
     this.connection = connection;
     this.#clock = options.clock;
     this.#hostname = options.hostname;
+    this.#options = options;
     this.#policy = options.tls;
     this.#timeouts = { ...TIMEOUTS, ...options.timeouts };
     this.begun = options.begun ?? options.clock.monotonic();
@@ -130,6 +145,11 @@ export class ClientSession {
   /** TLS as it is; mode `none` where a policy that allows it ended in plain text. */
   get tls(): SessionTls {
     return this.#tls;
+  }
+
+  /** Who is logged in, where somebody is. */
+  get login(): LoggedIn | undefined {
+    return this.#login;
   }
 
   /** Whether another message may be sent. */
@@ -150,7 +170,10 @@ export class ClientSession {
     signal: AbortSignal,
   ): Promise<{ verdict: Verdict; phases: Record<string, number> }> {
     const phases: Record<string, number> = {};
-    const verdict = await this.#dialogue.run(signal, "greeting", async () => {
+    const { implicitTls, login } = this.#options;
+    const begins = implicitTls ? "tls" : "greeting";
+    const verdict = await this.#dialogue.run(signal, begins, async () => {
+      if (implicitTls) await this.#timed(phases, "tls", () => this.#handshake());
       let reply = await this.#timed(phases, "greeting", () => {
         return this.#dialogue.reply("greeting", this.#timeouts.greeting);
       });
@@ -159,6 +182,7 @@ export class ClientSession {
       if (this.#wantsTls()) {
         reply = await this.#timed(phases, "tls", () => this.#startTls(reply));
       }
+      if (login) await this.#timed(phases, "login", () => this.#logIn(login, signal));
       return { result: "ok", phase: "ehlo", reply };
     });
     if (verdict.result !== "ok") this.#hangUp(verdict);
@@ -223,6 +247,7 @@ export class ClientSession {
 
   #wantsTls(): boolean {
     const { mode } = this.#policy;
+    if (this.#options.implicitTls) return false;
     return mode === "opportunistic" ? this.#extensions.has("STARTTLS") : mode !== "none";
   }
 
@@ -243,11 +268,21 @@ export class ClientSession {
     }
     // Whatever follows the reply was sent in plain text, by whomever (RFC 3207, section 6).
     this.#dialogue.expectSilence("tls");
+    await this.#handshake();
+    return await this.#ehlo();
+  }
+
+  /** The handshake, and the policy's judgement of it. */
+  async #handshake(): Promise<void> {
+    const policy = this.#policy;
+    if (policy.mode === "none") throw new Error("a handshake under a policy of no TLS");
+    const { certificate } = this.#options;
     const { serverName } = policy;
     const ca = policy.mode === "verified" ? policy.ca : undefined;
     const session = await this.#dialogue.startTls({
       ...(serverName === undefined ? {} : { serverName }),
       ...(ca === undefined ? {} : { ca }),
+      ...(certificate === undefined ? {} : { certificate }),
     }, this.#timeouts.tls);
     let verifiedBy: SessionTls["verifiedBy"] = "none";
     if (policy.mode === "verified") {
@@ -256,7 +291,24 @@ export class ClientSession {
       verifiedBy = policy.by;
     }
     this.#tls = { mode: policy.mode, verifiedBy, facts: session.facts };
-    return await this.#ehlo();
+    this.#certificate = session.chain[0];
+  }
+
+  async #logIn(login: Login, signal: AbortSignal): Promise<void> {
+    this.#dialogue.expectSilence("login");
+    const certificate = this.#certificate;
+    this.#login = await logIn(
+      this.#dialogue,
+      login,
+      {
+        extensions: this.#extensions,
+        tls: this.#tls.facts !== undefined,
+        verified: this.#tls.verifiedBy !== "none",
+        channelBinding: certificate && tlsServerEndPoint(certificate),
+      },
+      this.#timeouts.login,
+      signal,
+    );
   }
 
   #noTls(error: string): never {
@@ -285,7 +337,7 @@ export class ClientSession {
     }
     if (!pipelining) this.#dialogue.command(mail);
     let reply = await this.#dialogue.reply("mail", mailTime);
-    const sender = reply.code < 300 ? undefined : refused("mail", reply);
+    const sender = reply.code < 300 ? undefined : this.#refused("mail", reply);
     if (sender && (!pipelining || sender.closed)) throw new DialogueEnded(sender);
 
     try {
@@ -294,7 +346,7 @@ export class ClientSession {
         if (!pipelining) this.#dialogue.command(command);
         reply = await this.#dialogue.reply("rcpt", rcptTime);
         if (reply.code < 300) accepted++;
-        else refusals[n] = sender ?? refused("rcpt", reply);
+        else refusals[n] = sender ?? this.#refused("rcpt", reply);
         if (reply.code === 421) throw new DialogueEnded(refusals[n] ?? refused("rcpt", reply));
       }
       if (!pipelining) {
@@ -315,6 +367,14 @@ export class ClientSession {
       if (!sender || !(error instanceof DialogueEnded) || error.verdict === sender) throw error;
       throw new DialogueEnded({ ...sender, closed: true });
     }
+  }
+
+  /** Whether what is refused is the message, or what the account that is logged in may send. */
+  #refused(phase: "mail" | "rcpt", reply: SmtpReply): Verdict {
+    const verdict = refused(phase, reply);
+    const account = this.#login !== undefined &&
+      (phase === "mail" || reply.code === 530 || aboutSender(reply));
+    return account ? { ...verdict, account } : verdict;
   }
 
   async #emptyMessage(): Promise<void> {
@@ -374,6 +434,13 @@ export class ClientSession {
     }
   }
 }
+
+/**
+ * A refusal of the sender that comes in answer to RCPT, as Postfix gives it: 553 5.7.1, or a code
+ * about the sender's address (RFC 3463, section 3.2).
+ */
+const aboutSender = ({ code, enhanced = "" }: SmtpReply): boolean =>
+  ["5.1.7", "5.1.8"].includes(enhanced) || (code === 553 && enhanced === "5.7.1");
 
 function concat(pieces: readonly Uint8Array[], length: number): Uint8Array {
   const joined = new Uint8Array(length);

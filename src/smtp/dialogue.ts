@@ -72,6 +72,16 @@ export class Dialogue {
     this.put(octets);
   }
 
+  /**
+   * Sends a line that holds a secret; the transcript gets `shown` instead.
+   * @throws UnsafeCommand
+   */
+  secret(line: string, shown: string): void {
+    const octets = commandLines([line]);
+    this.#transcript.client(shown);
+    this.put(octets);
+  }
+
   /** Sends octets without waiting: the read that follows says what happened to the connection. */
   put(octets: Uint8Array): void {
     this.#connection.write(octets).catch(() => {});
@@ -79,16 +89,21 @@ export class Dialogue {
 
   /**
    * The next reply.
+   * @param shown what the transcript gets instead of a reply's lines
    * @throws DialogueEnded when there is none within `ms`, or nonsense
    */
-  async reply(phase: Phase, ms: number): Promise<SmtpReply> {
+  async reply(
+    phase: Phase,
+    ms: number,
+    shown: (reply: SmtpReply) => readonly string[] = ({ lines }) => lines,
+  ): Promise<SmtpReply> {
     this.#phase = phase;
     let cancel: (() => void) | undefined;
     try {
       for (;;) {
         const reply = this.#parser.next();
         if (reply) {
-          this.#transcript.server(reply.lines);
+          this.#transcript.server(shown(reply));
           return reply;
         }
         if (this.#ended) throw new DialogueEnded(this.#ended);
@@ -212,6 +227,7 @@ const WAITING_FOR: Readonly<Record<Phase, string>> = {
   greeting: "the greeting",
   ehlo: "the reply to EHLO",
   tls: "TLS to begin",
+  login: "the login",
   mail: "the reply to MAIL FROM",
   rcpt: "the reply to RCPT TO",
   data: "the reply to DATA",

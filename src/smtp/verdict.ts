@@ -14,6 +14,7 @@ export type Phase =
   | "greeting"
   | "ehlo"
   | "tls"
+  | "login"
   | "mail"
   | "rcpt"
   | "data"
@@ -33,6 +34,10 @@ export interface Verdict {
   readonly closed?: boolean;
   /** The TLS handshake itself failed: plain text on a new connection is a way out. */
   readonly handshake?: boolean;
+  /** What was refused is our account's right to send, not the message: an operator can mend it. */
+  readonly account?: boolean;
+  /** The proxy failed, not the host behind it. */
+  readonly proxy?: boolean;
 }
 
 /** Ends a dialogue from wherever it is; caught where the session is entered. */
