@@ -109,6 +109,8 @@ export const TransportChosen = z.strictObject({
     z.strictObject({ kind: z.literal("override"), who: z.string() }),
     z.strictObject({ kind: z.literal("default") }),
   ]),
+  /** Criteria that could not be evaluated, with why, one line each; they count as not met. */
+  undecided: z.array(z.string()).optional(),
 });
 
 /** `secure`: authentic by DNSSEC; `insecure`: provably or simply not; `unchecked`: not asked for. */
@@ -137,12 +139,15 @@ export const HostTried = z.strictObject({
   address: z.string().optional(),
   port: z.int().optional(),
   local: z.string().optional(),
+  /** Address and port of the SOCKS proxy that was dialled instead. */
   proxy: z.string().optional(),
   /** True when a session of an earlier message was reused. */
   reused: z.boolean().optional(),
   tlsMode: TlsMode,
   tls: TlsFacts.optional(),
   verifiedBy: VerifiedBy,
+  /** The login that the session carries: SASL mechanism, and as whom. */
+  login: z.strictObject({ mechanism: z.string(), username: z.string() }).optional(),
   /** Keywords that the server announced after the last EHLO. */
   extensions: z.array(z.string()).optional(),
   reply: Reply.optional(),
