@@ -295,6 +295,11 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     case "Cancelled":
       must("queued", "held");
       return { ...next, status: "cancelled" };
+    case "HoldRuleAdded":
+    case "HoldRuleRemoved":
+    case "IntakePaused":
+    case "IntakeResumed":
+      throw new ImpossibleEvent(`${event.type} on the stream of a message`);
   }
 }
 

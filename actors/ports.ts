@@ -165,15 +165,20 @@ export interface Submission {
   readonly source: EventData<"Enqueued">["source"];
   /** Epoch milliseconds before which it is not tried; absent: at once. */
   readonly due?: number;
+  readonly metadata?: EventData<"Enqueued">["metadata"];
+  readonly idempotency?: EventData<"Enqueued">["idempotency"];
 }
 
 /** Takes messages into the queue. */
 export interface Submitter {
   newSubmissionId(): string;
+  /** New mail is turned away: saying so early saves the content. Absent: it never is. */
+  readonly paused?: boolean;
   /**
    * Resolves with a stream per recipient, in order, when all are on disk: only then may the
    * sender be told so.
    * @throws StoreUnavailable when the disk does not take it; nothing is enqueued then
+   * @throws IntakeIsPaused when an operator has new mail turned away
    */
   submit(submission: Submission): Promise<{ readonly stream: string; readonly rcptTo: string }[]>;
 }

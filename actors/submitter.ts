@@ -4,6 +4,7 @@
  */
 import { StoreUnavailable } from "../events/store.ts";
 import type { Clock, EventStore, Ids, Submission, Submitter } from "./ports.ts";
+import type { Admission } from "./admission.ts";
 import { decide } from "./message.ts";
 
 export class QueueSubmitter implements Submitter {
@@ -14,6 +15,8 @@ export class QueueSubmitter implements Submitter {
       readonly store: EventStore;
       /** Told when the store did not take a message; what the disk holds is then not known. */
       readonly unavailable?: () => void;
+      /** Hold rules and pauses; absent: there are none. */
+      readonly admission?: Pick<Admission, "state" | "admit" | "holding">;
     },
   ) {}
 
@@ -21,8 +24,13 @@ export class QueueSubmitter implements Submitter {
     return this.ports.ids.next();
   }
 
+  get paused(): boolean {
+    return this.ports.admission?.state.paused !== undefined;
+  }
+
   async submit(submission: Submission): Promise<{ stream: string; rcptTo: string }[]> {
-    const { clock, ids, store } = this.ports;
+    const { clock, ids, store, admission } = this.ports;
+    admission?.admit();
     const { id, body, recipients, due, ...rest } = submission;
     const message = {
       ...rest,
@@ -33,6 +41,13 @@ export class QueueSubmitter implements Submitter {
     };
     const taken = recipients.map(({ rcptTo, dsn }) => {
       const facts = decide({ type: "Enqueue", data: { ...message, rcptTo, dsn } }, undefined);
+      const rule = admission?.holding({ ...submission, rcptTo });
+      if (rule) {
+        facts.push({
+          type: "Held",
+          data: { who: rule.who, why: `hold rule ${rule.id}: ${rule.why}` },
+        });
+      }
       return { stream: ids.next(), rcptTo, facts };
     });
     try {

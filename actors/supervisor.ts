@@ -196,8 +196,8 @@ export class Supervisor {
   #committed(events: readonly StoredEvent[]): void {
     if (this.#state !== "open") return;
     const now = this.#ports.clock.now();
-    for (const event of events) {
-      if (event.type !== "Enqueued") continue;
+    for (const [n, event] of events.entries()) {
+      if (event.type !== "Enqueued" || heldAtOnce(event, events[n + 1])) continue;
       const { stream, data } = event;
       const due = Date.parse(data.due);
       if (due > now || this.#schedule.full) this.#expect({ due, stream });
@@ -365,3 +365,7 @@ export class Supervisor {
     });
   }
 }
+
+/** A hold rule held the message in the append that enqueued it. */
+const heldAtOnce = ({ stream }: StoredEvent, next: StoredEvent | undefined): boolean =>
+  next?.type === "Held" && next.stream === stream;

@@ -85,6 +85,10 @@ export const Enqueued = z.strictObject({
   submission: z.string(),
   source: Source,
   due: Timestamp,
+  /** What the submitter wants to find it by; shown, and never sent. */
+  metadata: z.record(z.string(), z.string()).optional(),
+  /** The key that makes a repeated request the same one, and SHA-256 over that request. */
+  idempotency: z.strictObject({ key: z.string(), request: Sha256 }).optional(),
 });
 
 export const AttemptStarted = z.strictObject({
@@ -198,6 +202,19 @@ export const Rescheduled = z.strictObject({ ...Act, due: Timestamp });
 export const TransportAssigned = z.strictObject({ ...Act, transport: z.string().nullable() });
 export const Cancelled = z.strictObject({ ...Act });
 
+/** New mail that meets all of these is held. Addresses whole, domain without what is below it. */
+export const HoldFilter = z.strictObject({
+  from: z.string().optional(),
+  to: z.string().optional(),
+  toDomain: z.string().optional(),
+  account: z.string().optional(),
+});
+export const HoldRuleAdded = z.strictObject({ ...Act, id: z.string(), filter: HoldFilter });
+export const HoldRuleRemoved = z.strictObject({ ...Act, id: z.string() });
+/** New mail is turned away, while what is in the queue goes out. */
+export const IntakePaused = z.strictObject({ ...Act });
+export const IntakeResumed = z.strictObject({ ...Act });
+
 /** Turns the data of one schema version into that of the next. */
 export type Upcaster = (data: Record<string, unknown>) => Record<string, unknown>;
 
@@ -229,6 +246,10 @@ export const CATALOGUE = {
   Rescheduled: entry(1, Rescheduled),
   TransportAssigned: entry(1, TransportAssigned),
   Cancelled: entry(1, Cancelled),
+  HoldRuleAdded: entry(1, HoldRuleAdded),
+  HoldRuleRemoved: entry(1, HoldRuleRemoved),
+  IntakePaused: entry(1, IntakePaused),
+  IntakeResumed: entry(1, IntakeResumed),
 } as const;
 
 export type EventType = keyof typeof CATALOGUE;

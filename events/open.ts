@@ -20,6 +20,8 @@ import { decode, messageOf } from "./decode.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import type { RawLog } from "./engine.ts";
 import { EventLog, type LogOptions } from "./log.ts";
+import type { Projection, Row } from "./projection.ts";
+import { PROJECTIONS } from "./projections/all.ts";
 import type { QueueView } from "./projections/queue.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
 import { SqliteQueueView } from "./sqlite_queue_view.ts";
@@ -37,6 +39,8 @@ export interface OpenStore {
   readonly bodies: Bodies;
   readonly view: QueueView;
   readonly raw: RawLog;
+  /** The row of a projection; undefined when there is none. @throws when it cannot be read */
+  row<R extends Row>(projection: Projection<R>, key: string): R | undefined;
   /** Verifies the checkpoints of this installation. */
   readonly publicKey: KeyObject;
   /** Writes what waits, closes everything and gives the folder free. May be called twice. */
@@ -82,7 +86,10 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
     }
     await syncDirectory(dataDir);
     const bodies = new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir)));
-    const store = await EventLog.open({ ...options, engine, signer: signerOf(key), bodies });
+    const database = engine;
+    const projections = options.projections ?? PROJECTIONS;
+    const signer = signerOf(key);
+    const store = await EventLog.open({ ...options, projections, engine, signer, bodies });
     engine.dropUnusedBodies();
     await bodies.sweep();
     let closing: Promise<void> | undefined;
@@ -96,6 +103,8 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
       bodies,
       view: new SqliteQueueView(engine),
       raw: rawLog(engine),
+      row: <R extends Row>(projection: Projection<R>, key: string) =>
+        database.rows(projection.name, [key])[0] as R | undefined,
       publicKey,
       close: () => closing ??= close(),
     };

@@ -149,5 +149,6 @@ function conditions(filter: QueueFilter): { where: string; values: SQLInputValue
   if (filter.pending) parts.push("finished IS NULL");
   add("instr(lower(last_error), lower(?)) > 0", filter.error);
   add("created < ?", filter.before);
+  add("stream > ?", filter.after);
   return { where: parts.length > 0 ? `WHERE ${parts.join(" AND ")}` : "", values };
 }

@@ -158,6 +158,10 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "DestinationsResolved":
     case "HostTried":
     case "DSNSent":
+    case "HoldRuleAdded":
+    case "HoldRuleRemoved":
+    case "IntakePaused":
+    case "IntakeResumed":
       return next;
   }
 }
@@ -176,6 +180,8 @@ export interface QueueFilter {
   readonly error?: string;
   /** Created before this time, epoch milliseconds. */
   readonly before?: number;
+  /** Only streams that sort after this one: to go on where a page ended. */
+  readonly after?: string;
 }
 
 export const QUEUE_SORTS = ["created", "due", "size", "attempts", "domain"] as const;

@@ -34,7 +34,12 @@ export function eventLine(event: StoredEvent): string {
     }
     case "Held":
     case "Cancelled":
+    case "IntakePaused":
+    case "IntakeResumed":
       return `by ${event.data.who}: ${event.data.why}`;
+    case "HoldRuleAdded":
+    case "HoldRuleRemoved":
+      return `rule ${event.data.id}, by ${event.data.who}: ${event.data.why}`;
     case "Released":
     case "Rescheduled":
       return `by ${event.data.who}: ${event.data.why}; due ${event.data.due}`;

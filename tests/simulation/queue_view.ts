@@ -87,7 +87,7 @@ export class VirtualQueueView implements QueueView {
 const compare = (a: string | number, b: string | number): number => a < b ? -1 : a > b ? 1 : 0;
 
 function matches(row: QueueRow, filter: QueueFilter): boolean {
-  const { ids, from, to, toDomain, account, state, error, before } = filter;
+  const { ids, from, to, toDomain, account, state, error, before, after } = filter;
   return (!ids || ids.includes(row.stream)) &&
     (from === undefined || row.sender === from) &&
     (to === undefined || row.recipient === to) &&
@@ -96,5 +96,6 @@ function matches(row: QueueRow, filter: QueueFilter): boolean {
     (state === undefined || row.state === state) &&
     (error === undefined ||
       (row.last_error ?? "").toLowerCase().includes(error.toLowerCase())) &&
-    (before === undefined || row.created < before);
+    (before === undefined || row.created < before) &&
+    (after === undefined || row.stream > after);
 }

@@ -10,6 +10,7 @@
  */
 import type { SecureContext } from "node:tls";
 import type { BodyStore, Clock, Log, Submission, Submitter } from "../../../actors/ports.ts";
+import { IntakeIsPaused } from "../../../actors/admission.ts";
 import { StoreUnavailable } from "../../../events/store.ts";
 import { Intake } from "../../submission/intake.ts";
 import { BareLineEnd } from "../../submission/lines.ts";
@@ -201,7 +202,8 @@ export class Session {
   #mail(rest: string): void {
     if (!this.#helo) throw new Refusal(503, "5.5.1", "EHLO comes first");
     if (this.#transaction) throw new Refusal(503, "5.5.1", "a transaction is open; RSET ends it");
-    const { limits } = this.#listener;
+    const { limits, submitter } = this.#listener;
+    if (submitter.paused) throw paused();
     const { mailbox, ascii, parameters: words } = readPath(rest, "FROM", parseReversePath);
     if (words !== "" && !this.#helo.extended) {
       throw new Refusal(555, "5.5.4", "parameters take EHLO");
@@ -393,6 +395,9 @@ export class Session {
     if (error instanceof StoreUnavailable) {
       return new Refusal(452, "4.3.1", "the message cannot be stored now; try again later");
     }
+    if (error instanceof IntakeIsPaused) {
+      return paused();
+    }
     this.#fault(error);
     return new Refusal(451, "4.3.0", "internal error; try again later");
   }
@@ -415,4 +420,9 @@ export class Session {
 /** RFC 6531, section 3.5. */
 function notAscii(): Refusal {
   return new Refusal(553, "5.6.7", "an address that is not ASCII takes SMTPUTF8");
+}
+
+/** RFC 3463, section 3.4: "system not accepting network messages". */
+function paused(): Refusal {
+  return new Refusal(450, "4.3.2", "no new mail is taken for now; try again later");
 }

@@ -1,0 +1,13 @@
+/** The projections that the embedded store keeps in step with its log. */
+import type { Projection, Row } from "../projection.ts";
+import { idempotencyProjection } from "./idempotency.ts";
+import { queueProjection } from "./queue.ts";
+
+/** Each knows the shape of its own rows; the log hands them on without looking in. */
+const asRows = <R extends Row>(projection: Projection<R>): Projection<Row> =>
+  projection as unknown as Projection<Row>;
+
+export const PROJECTIONS: readonly Projection<Row>[] = [
+  asRows(queueProjection),
+  asRows(idempotencyProjection),
+];
