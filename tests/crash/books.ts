@@ -15,12 +15,16 @@ export interface Book {
   gaveUp: boolean;
   /** When the next attempt is due, where one is. */
   due: string | undefined;
-  /** Attempts whose outcome nobody can know: interrupted, or the connection was lost. */
+  /** Attempts of which the log says that their outcome is unknown. */
   cut: number;
   lastVersion: number;
 }
 
-const INTERRUPTED = "interrupted, outcome unknown";
+/**
+ * In the reason of every attempt that was cut short after its last octet may have arrived: by the
+ * end of our process, or by that of the connection before the final reply.
+ */
+const UNKNOWN = "outcome unknown";
 
 interface Line {
   readonly stream?: string;
@@ -60,6 +64,16 @@ export async function readBooks(server: Server): Promise<Map<string, Book>> {
   return books;
 }
 
+/** The book that events of one stream make. */
+export function bookOf(
+  stream: string,
+  events: readonly { readonly type: string; readonly data: Record<string, unknown> }[],
+): Book {
+  const book = newBook(stream, String(events[0]?.data.due));
+  for (const { type, data } of events) note(book, type, data);
+  return book;
+}
+
 const newBook = (stream: string, due: string): Book => ({
   stream,
   attempts: 0,
@@ -83,8 +97,7 @@ function note(book: Book, type: string | undefined, data: Record<string, unknown
       break;
     case "Failed": {
       book.outcomes++;
-      const lost = data.result === "error" || data.result === "timeout";
-      if (data.reason === INTERRUPTED || lost) book.cut++;
+      if (String(data.reason).includes(UNKNOWN)) book.cut++;
       if (data.permanent === true) book.gaveUp = true;
       else book.due = typeof data.next === "string" ? data.next : undefined;
       break;
