@@ -14,7 +14,7 @@
 import type { Clock } from "../../actors/ports.ts";
 import type { BodyReader } from "../../events/store.ts";
 import type { ClientCertificate, Connection, TlsSession } from "../ports.ts";
-import type { TlsPolicy } from "../tls/policy.ts";
+import type { TlsFailureType, TlsJudgement, TlsPolicy } from "../tls/policy.ts";
 import { Dialogue } from "./dialogue.ts";
 import { BareLineEnd, DotStuffer } from "./dot_stuffing.ts";
 import {
@@ -86,6 +86,10 @@ export interface SessionTls {
   readonly mode: TlsPolicy["mode"];
   readonly verifiedBy: "none" | "pkix" | "mta-sts" | "dane";
   readonly facts?: TlsSession["facts"];
+  /** What of the certificate was believed, where the policy says so. */
+  readonly proof?: string;
+  /** What MTA-STS in mode testing would have said. */
+  readonly testing?: TlsJudgement;
 }
 
 export interface Transaction extends Envelope {
@@ -255,7 +259,10 @@ export class ClientSession {
     const policy = this.#policy;
     if (policy.mode === "none") return greeted;
     if (!this.#extensions.has("STARTTLS")) {
-      return this.#noTls("TLS is required and the host does not offer STARTTLS");
+      return this.#noTls(
+        "TLS is required and the host does not offer STARTTLS",
+        "starttls-not-supported",
+      );
     }
     this.#dialogue.command("STARTTLS");
     const reply = await this.#dialogue.reply("tls", this.#timeouts.tls);
@@ -269,7 +276,15 @@ export class ClientSession {
     // Whatever follows the reply was sent in plain text, by whomever (RFC 3207, section 6).
     this.#dialogue.expectSilence("tls");
     await this.#handshake();
-    return await this.#ehlo();
+    try {
+      return await this.#ehlo();
+    } catch (error) {
+      // Under TLS 1.3 a server that refuses the handshake says so when ours has ended already.
+      if (!(error instanceof DialogueEnded) || error.verdict.result !== "error") throw error;
+      if (error.verdict.reply) throw error;
+      const tlsFailure = "validation-failure" as const;
+      throw new DialogueEnded({ ...error.verdict, phase: "tls", handshake: true, tlsFailure });
+    }
   }
 
   /** The handshake, and the policy's judgement of it. */
@@ -278,19 +293,29 @@ export class ClientSession {
     if (policy.mode === "none") throw new Error("a handshake under a policy of no TLS");
     const { certificate } = this.#options;
     const { serverName } = policy;
-    const ca = policy.mode === "verified" ? policy.ca : undefined;
+    const { ca } = policy;
     const session = await this.#dialogue.startTls({
       ...(serverName === undefined ? {} : { serverName }),
       ...(ca === undefined ? {} : { ca }),
       ...(certificate === undefined ? {} : { certificate }),
     }, this.#timeouts.tls);
-    let verifiedBy: SessionTls["verifiedBy"] = "none";
-    if (policy.mode === "verified") {
-      const reason = policy.verify(session);
-      if (reason !== undefined) this.#noTls(`the certificate is not accepted: ${reason}`);
-      verifiedBy = policy.by;
+    const { mode, observe } = policy;
+    const testing = observe ? { testing: observe(session) } : {};
+    const { facts } = session;
+    this.#tls = { mode, verifiedBy: "none", facts, ...testing };
+    if (mode === "verified") {
+      const judged = policy.verify(session);
+      const refused = typeof judged === "string"
+        ? { type: "validation-failure" as const, reason: judged }
+        : judged?.ok === false
+        ? judged
+        : undefined;
+      if (refused) {
+        this.#noTls(`the certificate is not accepted: ${refused.reason}`, refused.type);
+      }
+      const proof = typeof judged === "object" && judged.ok ? { proof: judged.by } : {};
+      this.#tls = { mode, verifiedBy: policy.by, facts, ...proof, ...testing };
     }
-    this.#tls = { mode: policy.mode, verifiedBy, facts: session.facts };
     this.#certificate = session.chain[0];
   }
 
@@ -311,8 +336,14 @@ export class ClientSession {
     );
   }
 
-  #noTls(error: string): never {
-    const verdict: Verdict = { result: "error", phase: "tls", error, enhanced: "4.7.5" };
+  #noTls(error: string, tlsFailure: TlsFailureType): never {
+    const verdict: Verdict = {
+      result: "error",
+      phase: "tls",
+      error,
+      enhanced: "4.7.5",
+      tlsFailure,
+    };
     throw new DialogueEnded(verdict);
   }
 

@@ -173,14 +173,17 @@ export class Dialogue {
       return session;
     } catch (error) {
       const failed = `the TLS handshake failed: ${messageOf(error)}`;
+      // A handshake that hangs has failed like one that is refused.
+      const handshake = { handshake: true, tlsFailure: "validation-failure" } as const;
+      const ended = this.#ended;
       throw new DialogueEnded(
-        this.#ended ?? {
+        ended ? { ...ended, ...(ended.result === "timeout" ? handshake : {}) } : {
           result: "error",
           phase: "tls",
           error: failed,
           enhanced: "4.7.5",
           closed: true,
-          handshake: true,
+          ...handshake,
         },
       );
     } finally {

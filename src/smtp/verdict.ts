@@ -2,6 +2,7 @@
  * How a session or a transaction ended, as a type: what the SMTP client tells the delivery code.
  */
 import type { EventData } from "../../events/catalogue.ts";
+import type { TlsFailureType } from "../tls/policy.ts";
 import type { SmtpReply } from "./reply.ts";
 
 /**
@@ -34,6 +35,13 @@ export interface Verdict {
   readonly closed?: boolean;
   /** The TLS handshake itself failed: plain text on a new connection is a way out. */
   readonly handshake?: boolean;
+  /** What was wrong with TLS, for TLS reporting. */
+  readonly tlsFailure?: TlsFailureType;
+  /**
+   * A policy refusal (x.7.x) at the first attempt to a dual-stack host: it counts as temporary,
+   * since it may be meant for the address family that we came with.
+   */
+  readonly doubted?: boolean;
   /** What was refused is our account's right to send, not the message: an operator can mend it. */
   readonly account?: boolean;
   /** The proxy failed, not the host behind it. */
