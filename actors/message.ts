@@ -197,7 +197,7 @@ function outcomeFact(
     const queued = Math.max(0, now - state.arrived);
     return { type: "Delivered", data: { host, address, reply, tls, queued } };
   }
-  const { result, code, enhanced, remoteMTA } = outcome;
+  const { result, code, enhanced, remoteMTA, reply } = outcome;
   const spent = !outcome.permanent && state.attempts >= policy.maxAttempts;
   const permanent = outcome.permanent || spent;
   const data: EventData<"Failed"> = {
@@ -207,6 +207,7 @@ function outcomeFact(
     ...(code === undefined ? {} : { code }),
     ...(enhanced === undefined ? {} : { enhanced }),
     ...(remoteMTA === undefined ? {} : { remoteMTA }),
+    ...(reply === undefined ? {} : { reply }),
     ...(permanent ? {} : { next: iso(Math.max(state.due, now)) }),
   };
   return { type: "Failed", data };
@@ -252,6 +253,7 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
       };
     case "TransportChosen":
     case "DestinationsResolved":
+    case "TLSAGathered":
       must("attempting");
       return next;
     case "HostTried": {

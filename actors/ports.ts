@@ -79,6 +79,7 @@ export interface DeliveryJob {
 /** What a delivery finds out on its way to an outcome. */
 export type Finding =
   | { readonly type: "DestinationsResolved"; readonly data: EventData<"DestinationsResolved"> }
+  | { readonly type: "TLSAGathered"; readonly data: EventData<"TLSAGathered"> }
   | { readonly type: "HostTried"; readonly data: EventData<"HostTried"> };
 
 export type Outcome =
@@ -99,6 +100,8 @@ export type Outcome =
     readonly code?: number;
     readonly enhanced?: string;
     readonly remoteMTA?: string;
+    /** What that host said, where it was a reply that ended the attempt. */
+    readonly reply?: EventData<"Failed">["reply"];
   };
 
 /** Where an attempt puts its findings. */
@@ -162,6 +165,7 @@ export interface Submission {
   readonly has8bit: boolean;
   readonly smtputf8: boolean;
   readonly requireTLS: boolean;
+  readonly tlsOptional?: boolean;
   readonly source: EventData<"Enqueued">["source"];
   /** Epoch milliseconds before which it is not tried; absent: at once. */
   readonly due?: number;

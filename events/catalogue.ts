@@ -81,6 +81,8 @@ export const Enqueued = z.strictObject({
   has8bit: z.boolean(),
   smtputf8: z.boolean(),
   requireTLS: z.boolean(),
+  /** The header has `TLS-Required: No` (RFC 8689, section 5). */
+  tlsOptional: z.boolean().optional(),
   dsn: DsnParameters,
   submission: z.string(),
   source: Source,
@@ -128,6 +130,71 @@ export const DestinationsResolved = z.strictObject({
   /** How the hosts were found: MX records, the domain itself, an address literal, the config. */
   by: z.enum(["mx", "implicit", "literal", "configured"]),
   hosts: z.array(z.strictObject({ host: z.string(), preference: z.int() })),
+  /** The next hop with its labels in Unicode, where it has such (RFC 5890). */
+  unicode: z.string().optional(),
+  /** MX records that were left out, and why. */
+  ignored: z.array(z.string()).optional(),
+  /** The MTA-STS policy of the recipient's domain, or why there is none (RFC 8461). */
+  mtaSts: z.discriminatedUnion("status", [
+    z.strictObject({ status: z.literal("none"), domain: z.string(), why: z.string() }),
+    z.strictObject({
+      status: z.literal("policy"),
+      domain: z.string(),
+      mode: z.enum(["enforce", "testing", "none"]),
+      id: z.string(),
+      mx: z.array(z.string()),
+      /** Seconds. */
+      maxAge: Count,
+      from: z.enum(["cache", "fetched"]),
+      why: z.string().optional(),
+    }),
+    z.strictObject({ status: z.literal("error"), domain: z.string(), why: z.string() }),
+    z.strictObject({ status: z.literal("temporary"), domain: z.string(), reason: z.string() }),
+  ]).optional(),
+});
+
+/** A TLSA record (RFC 6698, section 2.1), and why it cannot be used where it cannot. */
+export const TlsaRecord = z.strictObject({
+  usage: z.int().min(0).max(255),
+  selector: z.int().min(0).max(255),
+  matching: z.int().min(0).max(255),
+  /** Hex. */
+  data: z.string(),
+  unusable: z.string().optional(),
+});
+
+/** What a host was found to be, and what followed from it for the session with it. */
+export const TLSAGathered = z.strictObject({
+  host: z.string(),
+  /** The host with its labels in Unicode, where it has such. */
+  unicode: z.string().optional(),
+  /** The name at the end of its CNAMEs; the same where there are none. */
+  expanded: z.string(),
+  dnssec: z.strictObject({ host: DnssecStatus, expanded: DnssecStatus }),
+  /** In the order in which they were found. */
+  addresses: z.array(z.string()),
+  dualStack: z.boolean(),
+  /**
+   * Whether there are TLSA records to go by.
+   * - `not-asked`: the question was not asked, because an answer would have proved nothing
+   * - `none`: there are none, or not authentic ones
+   * - `failed`: no answer to rely on
+   * - `records`: `records` are authentic
+   */
+  tlsa: z.enum(["not-asked", "none", "failed", "records"]),
+  /** TLSA base domain. */
+  base: z.string().optional(),
+  records: z.array(TlsaRecord),
+  /** Some record is usable, so that nothing but a session verified by DANE will do. */
+  daneRequired: z.boolean(),
+  /** `skip`: passed over for its MTA-STS policy; `fail`: not dialled, the host has failed. */
+  verdict: z.enum(["try", "skip", "fail"]),
+  tlsMode: TlsMode,
+  verifiedBy: VerifiedBy,
+  /** Names of which the certificate must bear one; empty where names are not looked at. */
+  names: z.array(z.string()),
+  /** How each of this followed, in words. */
+  why: z.array(z.string()),
 });
 
 /** One line of the SMTP dialogue; `at` is milliseconds since the connection was begun. */
@@ -152,6 +219,14 @@ export const HostTried = z.strictObject({
   verifiedBy: VerifiedBy,
   /** The login that the session carries: SASL mechanism, and as whom. */
   login: z.strictObject({ mechanism: z.string(), username: z.string() }).optional(),
+  /** What vouched for the certificate: the TLSA record, or the CA store, and for which name. */
+  proof: z.string().optional(),
+  /** What an MTA-STS policy in mode testing would have said of the session. */
+  testing: z.strictObject({ ok: z.boolean(), detail: z.string() }).optional(),
+  /** What was wrong with TLS, in the words of RFC 8460, section 4.3. */
+  tlsFailure: z.string().optional(),
+  /** The connection was made in plain text because TLS had failed on the one before. */
+  fallback: z.boolean().optional(),
   /** Keywords that the server announced after the last EHLO. */
   extensions: z.array(z.string()).optional(),
   reply: Reply.optional(),
@@ -180,6 +255,8 @@ export const Failed = z.strictObject({
   enhanced: z.string().optional(),
   /** The host whose word ended the attempt. */
   remoteMTA: z.string().optional(),
+  /** That word, as it was said. */
+  reply: Reply.optional(),
   /** When it is tried again; absent when it is not. */
   next: Timestamp.optional(),
   /** Stack of a fault in our own code, for whoever has to mend it. */
@@ -237,6 +314,7 @@ export const CATALOGUE = {
   AttemptStarted: entry(1, AttemptStarted),
   TransportChosen: entry(1, TransportChosen),
   DestinationsResolved: entry(1, DestinationsResolved),
+  TLSAGathered: entry(1, TLSAGathered),
   HostTried: entry(1, HostTried),
   Delivered: entry(1, Delivered),
   Failed: entry(1, Failed),

@@ -122,6 +122,10 @@ function cellsOf(event: StoredEvent): Cells {
         host: event.data.expanded,
         text: event.data.hosts.map(({ host, preference }) => `${preference} ${host}`).join(", "),
       };
+    case "TLSAGathered": {
+      const { host, tlsMode, verifiedBy, why } = event.data;
+      return { host, tls_mode: tlsMode, verified_by: verifiedBy, text: why.join("; ") };
+    }
     case "HostTried": {
       const { host, address, tlsMode, tls, verifiedBy, result, reply, error } = event.data;
       return {

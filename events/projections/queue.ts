@@ -156,6 +156,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "Cancelled":
       return { ...next, state: "cancelled", due: null, finished: at, body: null };
     case "DestinationsResolved":
+    case "TLSAGathered":
     case "HostTried":
     case "DSNSent":
     case "HoldRuleAdded":

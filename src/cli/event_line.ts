@@ -1,6 +1,7 @@
 /** An event of a message as one line for people: what it says, without its envelope. */
 import type { StoredEvent } from "../../events/catalogue.ts";
 import { because, hostResult, nextHop, replyText } from "./message_story.ts";
+import { gathered } from "./security_story.ts";
 import { address, duration, octets } from "./terminal.ts";
 
 export function eventLine(event: StoredEvent): string {
@@ -17,6 +18,8 @@ export function eventLine(event: StoredEvent): string {
       return `${event.data.transport} (${event.data.type}): ${because(event.data)}`;
     case "DestinationsResolved":
       return nextHop(event.data);
+    case "TLSAGathered":
+      return gathered(event.data).join("; ");
     case "HostTried":
       return hostResult(event.data);
     case "Delivered": {

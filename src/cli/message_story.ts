@@ -2,6 +2,7 @@
 import type { EventData } from "../../events/catalogue.ts";
 import type { AttemptJson, HostJson, MessageDetailJson, NoteJson } from "../http/message_json.ts";
 import { formatPath } from "../config/problems.ts";
+import { destinationFields, hostFields, proofOf } from "./security_story.ts";
 import { address, duration, octets, visible } from "./terminal.ts";
 
 const LABEL = 12;
@@ -80,13 +81,16 @@ function origin(source: EventData<"Enqueued">["source"]): string {
   return parts.filter(Boolean).join(", ");
 }
 
-function attemptLines({ attempt, started, transport, destinations, hosts, outcome }: AttemptJson) {
+function attemptLines(story: AttemptJson) {
+  const { attempt, started, transport, destinations, hosts, outcome } = story;
   return [
     `attempt ${attempt}, ${started}`,
     ...fields("  ", [
       ["transport", transport && `${transport.transport}, ${because(transport)}`],
       ["next hop", destinations && nextHop(destinations)],
     ]),
+    ...fields("  ", destinations ? destinationFields(destinations) : []),
+    ...story.gathered.flatMap((host) => fields("  ", hostFields(host))),
     ...hosts.flatMap(hostLines),
     ...fields("  ", [outcome ? outcomeField(outcome) : ["running", "no outcome yet"]]),
   ];
@@ -121,11 +125,11 @@ export function nextHop(
 
 /** What became of a host, in one line. */
 export function hostResult(host: EventData<"HostTried">): string {
-  const { address: ip, port, reused, tlsMode, tls, verifiedBy, reply, result, error } = host;
+  const { address: ip, port, reused, tlsMode, tls, reply, result, error } = host;
   const dialled = ip === undefined ? "no address" : `[${ip}]:${port ?? 25}`;
   const security = tls
-    ? `${tls.protocol} ${tls.cipher} (${tlsMode}, verified by ${verifiedBy})`
-    : `no TLS (${tlsMode})`;
+    ? `${tls.protocol} ${tls.cipher} (${tlsMode}, ${proofOf(host)})`
+    : `no TLS (${tlsMode}${host.fallback ? ", after TLS had failed" : ""})`;
   const said = reply ? replyText(reply) : undefined;
   const parts = [
     `${host.host} ${dialled}${reused ? " (kept session)" : ""}`,

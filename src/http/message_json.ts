@@ -66,6 +66,8 @@ export interface AttemptJson {
   readonly next: string;
   readonly transport: EventData<"TransportChosen"> | null;
   readonly destinations: EventData<"DestinationsResolved"> | null;
+  /** What each host was found to be, and how much proof of it was asked for. */
+  readonly gathered: readonly EventData<"TLSAGathered">[];
   readonly hosts: readonly HostJson[];
   /** Null while it runs. */
   readonly outcome:
@@ -93,6 +95,10 @@ export interface DetailOptions {
 }
 
 type Growing<T> = { -readonly [K in keyof T]: T[K] };
+type GrowingAttempt = Growing<AttemptJson> & {
+  hosts: HostJson[];
+  gathered: EventData<"TLSAGathered">[];
+};
 
 /** A message with its history. The stream has at least its Enqueued. */
 export function messageDetailJson(
@@ -101,7 +107,7 @@ export function messageDetailJson(
   { transcripts }: DetailOptions,
 ): MessageDetailJson {
   let envelope: MessageDetailJson["envelope"] | undefined;
-  const history: (Growing<AttemptJson> & { hosts: HostJson[] })[] = [];
+  const history: GrowingAttempt[] = [];
   const notes: NoteJson[] = [];
   for (const event of events) {
     const { time } = event;
@@ -119,6 +125,7 @@ export function messageDetailJson(
           next: event.data.next,
           transport: null,
           destinations: null,
+          gathered: [],
           hosts: [],
           outcome: null,
         });
@@ -128,6 +135,9 @@ export function messageDetailJson(
         break;
       case "DestinationsResolved":
         if (attempt) attempt.destinations = event.data;
+        break;
+      case "TLSAGathered":
+        attempt?.gathered.push(event.data);
         break;
       case "HostTried": {
         const { transcript, ...data } = event.data;

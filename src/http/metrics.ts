@@ -89,6 +89,12 @@ export class Metrics {
     "result",
     Result.options,
   );
+  readonly #security = this.#countBy(
+    "security_total",
+    "What deliveries found out about the proof of the other side, by what it was.",
+    "what",
+    SECURITY,
+  );
   readonly #reports = this.#countBy(
     "reports_total",
     "Delivery status notifications sent to senders, by kind.",
@@ -210,10 +216,16 @@ export class Metrics {
       }
       case "DestinationsResolved":
         this.#destinations.inc(event.data.by);
+        if (event.data.dnssec.expanded === "secure") this.#security.inc("destination-authentic");
+        break;
+      case "TLSAGathered":
+        for (const what of securityOf(event.data)) this.#security.inc(what);
         break;
       case "HostTried": {
         const open = this.#open.get(event.stream);
         if (open) open.tls = event.data.tlsMode;
+        if (event.data.fallback) this.#security.inc("plaintext-fallback");
+        if (event.data.verifiedBy === "dane") this.#security.inc("dane-verified");
         this.#hosts.inc(event.data.result);
         const connected = connectionResult(event.data);
         if (connected !== undefined) this.#connections.inc(connected);
@@ -226,6 +238,9 @@ export class Metrics {
       case "Failed":
         this.#closed(event, event.data.result);
         if (event.data.permanent) this.#finished.inc("failed");
+        if (REQUIRETLS_CODES.has(event.data.enhanced ?? "") && event.data.reply === undefined) {
+          this.#security.inc("requiretls-not-met");
+        }
         break;
       case "Cancelled":
         this.#finished.inc("cancelled");
@@ -267,6 +282,26 @@ export class Metrics {
     // The wall clock may have been set back between the two events.
     child.observe(Math.max(0, Date.parse(time) - open.started) / 1_000);
   }
+}
+
+/** What is counted of DNSSEC, DANE and the ladder. */
+const SECURITY = [
+  "destination-authentic",
+  "dane-required",
+  "dane-verified",
+  "dane-only-unusable",
+  "tlsa-lookup-error",
+  "plaintext-fallback",
+  "requiretls-not-met",
+];
+
+/** Statuses of our own for a message with REQUIRETLS that could not be met (RFC 8689, section 5). */
+const REQUIRETLS_CODES: ReadonlySet<string> = new Set(["5.7.30", "5.7.10", "4.7.10"]);
+
+function securityOf({ tlsa, daneRequired }: StoredEventOf<"TLSAGathered">["data"]): string[] {
+  if (tlsa === "failed") return ["tlsa-lookup-error"];
+  if (tlsa !== "records") return [];
+  return [daneRequired ? "dane-required" : "dane-only-unusable"];
 }
 
 /**

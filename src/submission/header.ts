@@ -11,10 +11,15 @@ export interface HeaderFacts {
   readonly messageId: string | null;
   /** Number of Received fields: how many hops the message has made. */
   readonly received: number;
+  /** `TLS-Required: No` (RFC 8689, section 5). */
+  readonly tlsOptional: boolean;
 }
 
 /** A Message-ID longer than this is not worth keeping. RFC 5322, section 2.1.1: a line's length. */
 const MAX_MESSAGE_ID = 998;
+
+/** Octets of a TLS-Required field, comments included, that are read. */
+const MAX_TLS_REQUIRED = 400;
 
 const LF = 10;
 const CR = 13;
@@ -52,6 +57,8 @@ export function scanHeader(header: Buffer): HeaderFacts {
   let hasDate = false;
   let received = 0;
   let messageIdAt = -1;
+  let tlsRequiredAt = -1;
+  let tlsRequiredFields = 0;
   for (let at = 0; at < header.length;) {
     switch (header[at]! | 0x20) {
       case 0x64: // d
@@ -62,6 +69,12 @@ export function scanHeader(header: Buffer): HeaderFacts {
         break;
       case 0x72: // r
         if (isField(header, at, "received")) received++;
+        break;
+      case 0x74: // t
+        if (isField(header, at, "tls-required")) {
+          tlsRequiredAt = at;
+          tlsRequiredFields++;
+        }
     }
     at = nextLine(header, at);
   }
@@ -70,7 +83,19 @@ export function scanHeader(header: Buffer): HeaderFacts {
     hasMessageId: messageIdAt >= 0,
     messageId: messageIdAt < 0 ? null : messageId(header, messageIdAt),
     received,
+    // A field that may stand once and stands twice says nothing.
+    tlsOptional: tlsRequiredFields === 1 && isNo(header, tlsRequiredAt),
   };
+}
+
+/** Whether the value of a field is "No", the only one that RFC 8689 defines. */
+function isNo(header: Buffer, at: number): boolean {
+  const start = header.indexOf(COLON, at) + 1;
+  let end = nextLine(header, at);
+  while (header[end] === 32 || header[end] === 9) end = nextLine(header, end);
+  if (end - start > MAX_TLS_REQUIRED) return false;
+  const value = header.toString("latin1", start, end).replaceAll(/\([^()]*\)/g, " ");
+  return value.trim().toLowerCase() === "no";
 }
 
 /** Whether any octet of the header section is not ASCII (RFC 6532). */

@@ -43,6 +43,8 @@ export interface TakenMessage {
   readonly has8bit: boolean;
   /** The header section has octets that are not ASCII: with SMTPUTF8, it needs it (RFC 6531). */
   readonly internationalized: boolean;
+  /** The header has `TLS-Required: No` (RFC 8689, section 5). */
+  readonly tlsOptional: boolean;
 }
 
 const CRLF = Buffer.from("\r\n");
@@ -61,6 +63,7 @@ export class Intake {
   #writer: BodyWriter | undefined;
   #messageId: string | null = null;
   #internationalized = false;
+  #tlsOptional = false;
   /** The recipient in our Received field is not ASCII. */
   #addedNonAscii = false;
   #refusal: Refusal | undefined;
@@ -134,6 +137,7 @@ export class Intake {
       messageId: this.#messageId,
       has8bit: this.#lines.has8bit || this.#addedNonAscii,
       internationalized: this.#internationalized || this.#addedNonAscii,
+      tlsOptional: this.#tlsOptional,
     };
   }
 
@@ -221,6 +225,7 @@ export class Intake {
     }
     this.#internationalized = this.#lines.has8bit && isInternationalized(header);
     this.#messageId = facts.messageId;
+    this.#tlsOptional = facts.tlsOptional;
     let added = receivedField(this.#trace);
     if (!facts.hasDate) added += dateField(this.#trace.at);
     if (!facts.hasMessageId) {

@@ -59,6 +59,7 @@ export class Transaction {
       has8bit: taken.has8bit,
       smtputf8: this.parameters.smtputf8 && needed,
       requireTLS: this.parameters.requireTLS,
+      ...(taken.tlsOptional ? { tlsOptional: true } : {}),
       source,
     };
   }
