@@ -4,6 +4,7 @@
  */
 import { isIPv4, isIPv6 } from "node:net";
 import type { ReportRequest } from "../../actors/ports.ts";
+import { quoteReply } from "../smtp/reply.ts";
 import { asciiLine, field, isAscii, oneLine } from "./safe_text.ts";
 
 /** Characters of a remote server's reply that a report repeats. */
@@ -90,18 +91,9 @@ function remoteName(host: string): string {
   return isIPv6(host) ? `[IPv6:${host}]` : asciiLine(host, 255).replaceAll(" ", "?");
 }
 
-/** What the log adds to a reply: the command that it answered, and how many hosts were tried. */
-const CONTEXT =
-  /(?: (?:to [A-Z]+(?: [A-Z]+)?|to the message|in its greeting))?(?: \(\d+ [^()]+\))?$/;
-
-/** What the server said, from its code on; absent where it did not speak. */
-export function remoteReply({ failure }: ReportRequest): string | undefined {
-  const { code, enhanced, reason } = failure;
-  if (code === undefined) return undefined;
-  const at = reason.search(new RegExp(` said ${code}[ -]`));
-  if (at !== -1) return reason.slice(at + " said ".length).replace(CONTEXT, "");
-  if (reason.startsWith(`${code}`)) return reason;
-  return `${code} ${enhanced === undefined ? "" : `${enhanced} `}${reason}`;
+/** What the server said; undefined where it did not speak, and the words are ours. */
+export function remoteReply({ failure: { reply } }: ReportRequest): string | undefined {
+  return reply && quoteReply(reply);
 }
 
 /** RFC 3464, section 2.3.6. Words of our own are of no type that a registry knows. */
