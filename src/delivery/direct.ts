@@ -4,18 +4,31 @@
  *   1. Where mail for the domain goes is looked up: MX hosts, the domain itself, a literal.
  *   2. From our own name on, hosts are left out: they are the ones that we would relay for, and
  *      giving them the message would make a loop. When nothing is left, that is the failure.
- *   3. The hosts are tried in order.
- *
- * TLS is opportunistic (RFC 7435): STARTTLS where offered, the certificate is not judged.
+ *   3. Hosts that an enforced MTA-STS policy does not name are passed over (RFC 8461).
+ *   4. The hosts are tried in order. What each must prove is judged when its addresses are known
+ *      (judge.ts): by DANE, by MTA-STS, TLS at least, or nothing (opportunistic: RFC 7435).
  */
-import { isIP } from "node:net";
 import type { DeliveryJob, Findings, Outcome, Random } from "../../actors/ports.ts";
+import type { EventData } from "../../events/catalogue.ts";
 import type { DirectTransportConfig } from "../config/types.ts";
 import { resolveDestination } from "../dns/destinations.ts";
-import { type DeliveryPorts, tryHosts } from "./hosts.ts";
+import {
+  type MtaSts,
+  type MtaStsFinding,
+  type MtaStsUnknown,
+  passesOver,
+} from "../tls/requirements.ts";
+import { type DeliveryPorts, type HostJudge, tryHosts } from "./hosts.ts";
+import { judgeHost, PASSED_OVER, passedOver } from "./judge.ts";
 
 export interface DirectPorts extends DeliveryPorts {
   readonly random: Random;
+  /** Names of ours beside `hostname`. */
+  readonly ourselves?: readonly string[];
+  /** Finds MTA-STS policies; absent: none is looked for. */
+  readonly mtaSts?: MtaSts;
+  /** Trust anchors in PEM for MTA-STS, instead of the system's. */
+  readonly ca?: readonly string[];
 }
 
 export async function deliverDirect(
@@ -36,12 +49,31 @@ export async function deliverDirect(
     const result = signal.aborted ? "canceled" : cause === "timeout" ? "timeout" : "temperror";
     return { kind: "failed", permanent: false, result, reason, enhanced };
   }
-  const { nextHop, expanded, dnssec, by, hosts } = destination;
+  const { nextHop, expanded, dnssec, by, hosts, unicode, ignored } = destination;
+  const policy = by === "literal" ? undefined : await ports.mtaSts?.find(nextHop, signal);
   findings.note({
     type: "DestinationsResolved",
-    data: { nextHop, expanded, dnssec, by, hosts },
+    data: {
+      nextHop,
+      expanded,
+      dnssec,
+      by,
+      hosts,
+      ...(unicode === undefined ? {} : { unicode }),
+      ...(ignored ? { ignored: [...ignored] } : {}),
+      ...(policy ? { mtaSts: policyFact(policy) } : {}),
+    },
   });
-  const reachable = beforeOurselves(hosts, ports.hostname);
+  const { requireTLS, tlsOptional = false } = job.message;
+  const needs = { requireTLS, tlsOptional };
+  const ignorePolicies = tlsOptional && !requireTLS;
+  if (policy?.status === "temporary" && !ignorePolicies) {
+    const reason = `whether ${nextHop} has an MTA-STS policy cannot be found out: ${policy.reason}`;
+    const result = signal.aborted ? "canceled" : "temperror";
+    return { kind: "failed", permanent: false, result, reason, enhanced: "4.7.5" };
+  }
+  const mtaSts = policy?.status === "temporary" ? undefined : policy;
+  const reachable = beforeOurselves(hosts, [ports.hostname, ...ports.ourselves ?? []]);
   if (reachable.length === 0) {
     return {
       kind: "failed",
@@ -51,11 +83,26 @@ export async function deliverDirect(
       enhanced: "5.4.6",
     };
   }
+  const named: typeof hosts = [];
+  for (const host of reachable) {
+    const why = ignorePolicies ? undefined : passesOver(host.host, mtaSts);
+    if (why === undefined) named.push(host);
+    else findings.note({ type: "TLSAGathered", data: passedOver(host.host, [why]) });
+  }
+  if (named.length === 0) {
+    const reason = `the MTA-STS policy of ${nextHop} is enforced and names none of its hosts: ${
+      reachable.map(({ host }) => host).join(", ")
+    }`;
+    return { kind: "failed", permanent: false, result: "error", reason, enhanced: PASSED_OVER };
+  }
+  const circumstances = { destination, mtaSts, needs, port: config.port };
+  const judge = (host: string): HostJudge => async (found) => {
+    const judged = await judgeHost(ports, host, found, circumstances, signal);
+    findings.note({ type: "TLSAGathered", data: judged.gathered });
+    return judged;
+  };
   const options = {
-    hosts: reachable.map(({ host }) => ({
-      host,
-      tls: { mode: "opportunistic", ...(isIP(host) ? {} : { serverName: host }) } as const,
-    })),
+    hosts: named.map(({ host }) => ({ host, tls: judge(host) })),
     port: config.port,
     family: config.ipFamily,
     allowLoopback: config.allowLoopback,
@@ -63,11 +110,18 @@ export async function deliverDirect(
   return await tryHosts(ports, options, job, findings, signal);
 }
 
-/** The hosts that are preferred over our own name; all, where it is not among them. */
+/** The policy as the log has it. */
+function policyFact(
+  policy: MtaStsFinding | MtaStsUnknown,
+): NonNullable<EventData<"DestinationsResolved">["mtaSts"]> {
+  return policy.status === "policy" ? { ...policy, mx: [...policy.mx] } : policy;
+}
+
+/** The hosts that are preferred over our own names; all, where none is among them. */
 function beforeOurselves<H extends { host: string; preference: number }>(
   hosts: readonly H[],
-  hostname: string,
+  names: readonly string[],
 ): readonly H[] {
-  const us = hosts.find(({ host }) => host === hostname.toLowerCase());
+  const us = hosts.find(({ host }) => names.some((name) => host === name.toLowerCase()));
   return us ? hosts.filter(({ preference }) => preference < us.preference) : hosts;
 }

@@ -4,9 +4,11 @@
  * is on disk before the next is tried.
  */
 import type { DeliveryJob, Findings, Outcome } from "../../actors/ports.ts";
-import { resolveAddresses } from "../dns/addresses.ts";
+import { type HostAddresses, resolveAddresses } from "../dns/addresses.ts";
 import type { DnsError, Resolver } from "../ports.ts";
 import type { TlsPolicy } from "../tls/policy.ts";
+import type { Verdict } from "../smtp/verdict.ts";
+import { dialOrder, isFirstAttempt } from "./dial_order.ts";
 import { conclude, goesOn, type HostVerdict } from "./outcome.ts";
 import { submit, type SubmitPorts } from "./submit.ts";
 
@@ -17,8 +19,13 @@ export interface DeliveryPorts extends SubmitPorts {
 /** Hosts that are tried in one attempt. */
 export const MAX_HOSTS_TRIED = 10;
 
+/** Decides on the proof that a host must give, once its addresses are known. */
+export type HostJudge = (
+  found: HostAddresses,
+) => Promise<{ readonly policy: TlsPolicy } | { readonly failure: Verdict }>;
+
 export interface HostsOptions {
-  readonly hosts: readonly { readonly host: string; readonly tls: TlsPolicy }[];
+  readonly hosts: readonly { readonly host: string; readonly tls: TlsPolicy | HostJudge }[];
   readonly port: number;
   readonly family: "any" | "ipv4" | "ipv6";
   readonly allowLoopback: boolean;
@@ -34,23 +41,31 @@ export async function tryHosts(
 ): Promise<Outcome> {
   const { port, family, allowLoopback } = options;
   const tried: HostVerdict[] = [];
+  /** A host that was not dialled. */
+  const failed = (host: string, verdict: Verdict) => {
+    const tlsMode = "none" as const;
+    tried.push({ host, verdict, tls: { mode: tlsMode, verifiedBy: "none" }, dsnOffered: false });
+    const { result, error } = verdict;
+    const seen = { tlsMode, verifiedBy: "none", phases: {} } as const;
+    const data = { host, ...seen, result, ...(error === undefined ? {} : { error }) };
+    findings.note({ type: "HostTried", data });
+  };
   for (const { host, tls } of options.hosts.slice(0, MAX_HOSTS_TRIED)) {
     if (tried.length > 0) await findings.flush();
     const found = await resolveAddresses(ports.resolver, host, { family, allowLoopback, signal });
     if (found.failure) {
       const { reason, code, cause } = found.failure;
       const result = signal.aborted ? "canceled" : RESULTS[cause ?? "servfail"] ?? "error";
-      tried.push({
-        host,
-        verdict: { result, phase: "connect", error: reason, enhanced: code },
-        tls: { mode: tls.mode, verifiedBy: "none" },
-        dsnOffered: false,
-      });
-      const seen = { tlsMode: tls.mode, verifiedBy: "none", phases: {} } as const;
-      findings.note({ type: "HostTried", data: { host, ...seen, result, error: reason } });
+      failed(host, { result, phase: "connect", error: reason, enhanced: code });
     } else {
-      const { addresses } = found;
-      tried.push(...await submit(ports, job, { host, port, addresses, tls }, findings, signal));
+      const judged = typeof tls === "function" ? await tls(found) : { policy: tls };
+      if ("failure" in judged) failed(host, judged.failure);
+      else {
+        const addresses = dialOrder(found.addresses, host, job.tried, job.attempt);
+        const doubtful = found.dualStack && isFirstAttempt(host, job.tried, job.attempt);
+        const target = { host, port, addresses, tls: judged.policy, doubtful };
+        tried.push(...await submit(ports, job, target, findings, signal));
+      }
     }
     if (goesOn(tried.at(-1)!.verdict) === "no") break;
   }

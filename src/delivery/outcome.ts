@@ -9,6 +9,8 @@
  *   login                  temporary, whatever the reply: it is our account that is refused. After
  *                          a 5xx, or a server that cannot prove itself, no other address is asked
  *   no fitting extension   permanent for this host: the next may have it
+ *   policy refusal (x.7.x) at the first attempt to a dual-stack host: temporary, since it may be
+ *                          meant for the address family that we came with
  *   content we must not    permanent, over all hosts
  *   send
  *   lost after the end     outcome unknown: temporary, and no other host is asked in this attempt,
@@ -55,13 +57,21 @@ export function goesOn(verdict: Verdict): "address" | "host" | "no" {
     return verdict.closed && !reply ? "address" : "no";
   }
   if (BEFORE_MAIL.has(phase)) return "address";
+  if (verdict.doubted) return "host";
   if (result === "permerror") return reply || phase === "body" ? "no" : "host";
   if (phase === "end" && result !== "temperror") return "no";
   return phase === "mail" && !reply ? "address" : "host";
 }
 
+/** A permanent refusal by the policy of the host (RFC 3463, section 3.8), as the server said it. */
+export function isPolicyRefusal({ result, reply }: Verdict): boolean {
+  return result === "permerror" && /^5\.7\./.test(reply?.enhanced ?? "");
+}
+
 /** Whether this host will never take the message, whatever others say. */
-function isPermanent({ result, phase, reply, enhanced, account }: Verdict): boolean {
+function isPermanent(verdict: Verdict): boolean {
+  const { result, phase, reply, enhanced, account, doubted } = verdict;
+  if (doubted) return false;
   if (account) return false;
   if (reply) return result === "permerror" && (!BEFORE_MAIL.has(phase) || reply.code === 521);
   return enhanced?.startsWith("5.") ?? false;
@@ -114,6 +124,7 @@ function failed(of: HostVerdict, permanent: boolean, tried: number): Outcome {
     ...(reply ? { code: reply.code } : {}),
     ...(enhanced === undefined ? {} : { enhanced }),
     remoteMTA: host,
+    ...(reply ? { reply: replyFact(reply) } : {}),
   };
 }
 

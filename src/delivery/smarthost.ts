@@ -1,27 +1,26 @@
 /**
- * Delivery over a smarthost: a transport of type `smtp`, one host that the configuration names.
- * Its addresses are looked up, not its MX records. That it refuses a message permanently is
- * permanent; that it is down is temporary, and the reason names the transport.
+ * Delivery over a smarthost: a transport of type `smtp`, `submission` or `submissions`, one host
+ * that the configuration names. Its addresses are looked up, not its MX records.
+ *
+ * That it refuses a message permanently is permanent. That it is down, refuses our login or does
+ * not let our account send is temporary, an operator can mend it; the reason names the transport.
  */
 import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import type { DeliveryJob, Findings, Outcome } from "../../actors/ports.ts";
-import type { SmtpTransportConfig } from "../config/types.ts";
+import type { SmarthostTransportConfig } from "../config/types.ts";
 import type { TlsSession } from "../ports.ts";
 import type { TlsPolicy } from "../tls/policy.ts";
 import { type DeliveryPorts, tryHosts } from "./hosts.ts";
 
 export async function deliverSmarthost(
   ports: DeliveryPorts,
-  config: Pick<SmtpTransportConfig, "name" | "host" | "port" | "tls"> & {
-    /** Trust anchors in PEM for `verified`, instead of the system's. */
-    readonly ca?: readonly string[];
-  },
+  config: Pick<SmarthostTransportConfig, "name" | "host" | "port" | "tls" | "ca" | "ipFamily">,
   job: DeliveryJob,
   findings: Findings,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { name, host, port } = config;
+  const { name, host, port, ipFamily: family } = config;
   findings.note({
     type: "DestinationsResolved",
     data: {
@@ -34,7 +33,7 @@ export async function deliverSmarthost(
   });
   const hosts = [{ host, tls: smarthostPolicy(config) }];
   // The operator named this host: that it is this very machine is no mistake.
-  const options = { hosts, port, family: "any", allowLoopback: true } as const;
+  const options = { hosts, port, family, allowLoopback: true };
   const outcome = await tryHosts(ports, options, job, findings, signal);
   if (outcome.kind === "delivered") return outcome;
   const reason = `transport "${name}": ${outcome.reason}`;
@@ -42,12 +41,16 @@ export async function deliverSmarthost(
     // A host name without address is a mistake of ours, and can be mended before the last attempt.
     return { ...outcome, permanent: false, enhanced: "4.4.4", reason };
   }
+  if (outcome.permanent && outcome.code === 530) {
+    // RFC 4954, section 6, RFC 3207, section 4: it wants a login or TLS that the config lacks.
+    return { ...outcome, permanent: false, result: "temperror", reason };
+  }
   return { ...outcome, reason };
 }
 
 /** The TLS policy that the `tls` key of a transport means. */
 export function smarthostPolicy(
-  config: Pick<SmtpTransportConfig, "host" | "tls"> & { readonly ca?: readonly string[] },
+  config: Pick<SmarthostTransportConfig, "host" | "tls" | "ca">,
 ): TlsPolicy {
   const { host, tls: mode, ca } = config;
   const serverName = isIP(host) ? {} : { serverName: host };

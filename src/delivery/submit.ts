@@ -4,11 +4,13 @@
  *   1. A kept session to the address under the same policy is used. Found dead before MAIL was
  *      answered, it is replaced by a new connection; nothing was sent that could count twice.
  *   2. Otherwise the address is dialled, greeted, and given the message.
- *   3. A TLS handshake that fails under `opportunistic` is followed by a new connection to the same
- *      address without TLS (RFC 7435, section 3; RFC 5321 has no way back to plain text).
+ *   3. A TLS handshake that fails under `opportunistic`, and only there, is followed by a new
+ *      connection to the same address without TLS (RFC 7435, section 3; RFC 5321 has no way back to
+ *      plain text): once per host and attempt.
  *   4. What each address said is noted as HostTried. Whether the next address follows is up to
  *      outcome.ts; the finding is on disk before it is dialled.
  */
+import { isIPv6 } from "node:net";
 import type { BodyStore, Clock, DeliveryJob, Findings } from "../../actors/ports.ts";
 import type { EventData } from "../../events/catalogue.ts";
 import { type ClientCertificate, type Connection, type Dialer, DialError } from "../ports.ts";
@@ -17,7 +19,7 @@ import type { Login } from "../smtp/login.ts";
 import type { Sessions } from "../smtp/sessions.ts";
 import type { Verdict } from "../smtp/verdict.ts";
 import { policyKey, type TlsPolicy } from "../tls/policy.ts";
-import { goesOn, type HostVerdict, replyFact } from "./outcome.ts";
+import { goesOn, type HostVerdict, isPolicyRefusal, replyFact } from "./outcome.ts";
 
 /** What submitting needs of the world. */
 export interface SubmitPorts {
@@ -62,6 +64,8 @@ export interface Target {
   readonly addresses: readonly string[];
   readonly tls: TlsPolicy;
   readonly localAddress?: string;
+  /** A policy refusal is not believed yet: the host is dual stack, and this the first attempt. */
+  readonly doubtful?: boolean;
 }
 
 /** Tries a host; a verdict per address tried, the last one counts. */
@@ -76,11 +80,14 @@ export async function submit(
   const limits = { ...DIAL_LIMITS, ...ports.dialLimits };
   const latest = clock.monotonic() + limits.host;
   const tried: HostVerdict[] = [];
+  let fellBack = false;
   const dial = async (address: string, policy: TlsPolicy): Promise<Verdict> => {
     const ms = Math.min(limits.connect, latest - clock.monotonic());
     const trial = new Trial(ports, job, target, address, policy, signal);
-    const { verdict, tls, dsnOffered } = await trial.run(ms);
-    findings.note({ type: "HostTried", data: trial.finding(verdict) });
+    const { verdict: said, tls, dsnOffered } = await trial.run(ms);
+    const verdict = target.doubtful && isPolicyRefusal(said) ? doubt(said, address) : said;
+    const fallback = policy === target.tls ? {} : { fallback: true };
+    findings.note({ type: "HostTried", data: { ...trial.finding(verdict), ...fallback } });
     tried.push({ host: target.host, address, verdict, tls, dsnOffered });
     return verdict;
   };
@@ -90,13 +97,20 @@ export async function submit(
       await findings.flush();
     }
     let verdict = await dial(address, target.tls);
-    if (verdict.handshake && target.tls.mode === "opportunistic") {
+    if (verdict.handshake && target.tls.mode === "opportunistic" && !fellBack) {
+      fellBack = true;
       await findings.flush();
       verdict = await dial(address, { mode: "none" });
     }
     if (goesOn(verdict) !== "address") break;
   }
   return tried;
+}
+
+function doubt(verdict: Verdict, address: string): Verdict {
+  const family = isIPv6(address) ? "IPv6" : "IPv4";
+  const error = `it may be meant for ${family} alone, and counts as temporary`;
+  return { ...verdict, doubted: true, error: verdict.error ?? error };
 }
 
 type Phases = Record<string, number>;
@@ -224,10 +238,10 @@ class Trial {
   finding(verdict: Verdict): EventData<"HostTried"> {
     const { clock, way } = this.ports;
     const { host, port } = this.target;
-    const { mode, verifiedBy, facts } = this.#tls();
+    const { mode, verifiedBy, facts, proof, testing } = this.#tls();
     const session = this.#session;
     const extensions = session ? [...session.extensions.keys()] : [];
-    const { result, reply, error } = verdict;
+    const { result, reply, error, tlsFailure } = verdict;
     return {
       host,
       address: this.address,
@@ -238,6 +252,11 @@ class Trial {
       tlsMode: mode,
       ...(facts ? { tls: facts } : {}),
       verifiedBy,
+      ...(proof === undefined ? {} : { proof }),
+      ...(testing
+        ? { testing: { ok: testing.ok, detail: testing.ok ? testing.by : testing.reason } }
+        : {}),
+      ...(tlsFailure === undefined ? {} : { tlsFailure }),
       ...(session?.login ? { login: session.login } : {}),
       ...(extensions.length > 0 ? { extensions } : {}),
       ...(reply ? { reply: replyFact(reply) } : {}),

@@ -1,11 +1,18 @@
 /**
- * The Delivery port: makes an attempt over the transport that the route chose.
+ * The Delivery port: makes an attempt over the transport that the route chose. What a transport
+ * adds to a session (its login, its proxy, the addresses it dials from) is put together here, once
+ * per configuration.
  */
 import type { Delivery, DeliveryJob, Findings, Outcome } from "../../actors/ports.ts";
-import type { TransportConfig } from "../config/types.ts";
+import type { SocksTransportConfig, TransportConfig } from "../config/types.ts";
+import type { Dialer } from "../ports.ts";
 import { unsafeEnvelope } from "../smtp/envelope.ts";
+import { loginOf, type SecretReader, systemSecrets } from "./credentials.ts";
 import { deliverDirect, type DirectPorts } from "./direct.ts";
+import { LocalDialer } from "./local_dialer.ts";
 import { deliverSmarthost } from "./smarthost.ts";
+import { formatEndpoint, SocksDialer, type SocksProxy } from "./socks_dialer.ts";
+import type { Way } from "./submit.ts";
 
 /** What a reload of the configuration may change. */
 export interface DeliverySettings {
@@ -14,11 +21,24 @@ export interface DeliverySettings {
   readonly transports: ReadonlyMap<string, TransportConfig>;
 }
 
-export class Transports implements Delivery {
-  readonly #ports: Omit<DirectPorts, "hostname">;
-  #settings: DeliverySettings;
+export interface TransportPorts extends Omit<DirectPorts, "hostname" | "way"> {
+  /** Makes the dialer through a proxy; over real sockets by default. */
+  readonly socks?: (proxy: SocksProxy) => Dialer;
+  /** Reads passwords and tokens; by default from the system. */
+  readonly secrets?: SecretReader;
+}
 
-  constructor(ports: Omit<DirectPorts, "hostname">, settings: DeliverySettings) {
+/** What a transport replaces of the ports. */
+type Ports = Pick<DirectPorts, "dialer" | "hostname" | "ourselves"> & { readonly way?: Way };
+
+export class Transports implements Delivery {
+  readonly #ports: TransportPorts;
+  #settings: DeliverySettings;
+  /** Counts configurations: sessions of one are not shared with the next. */
+  #generation = 0;
+  readonly #prepared = new Map<TransportConfig, Ports>();
+
+  constructor(ports: TransportPorts, settings: DeliverySettings) {
     this.#ports = ports;
     this.#settings = settings;
   }
@@ -26,6 +46,8 @@ export class Transports implements Delivery {
   /** Attempts that start from now on use these; running ones end with what they began with. */
   reload(settings: DeliverySettings): void {
     this.#settings = settings;
+    this.#generation++;
+    this.#prepared.clear();
   }
 
   async attempt(job: DeliveryJob, findings: Findings, signal: AbortSignal): Promise<Outcome> {
@@ -46,20 +68,73 @@ export class Transports implements Delivery {
       const { error: reason, enhanced } = unsafe;
       return { kind: "failed", permanent: true, result: "permerror", reason, enhanced };
     }
-    const { hostname, transports } = this.#settings;
     const name = job.transport.transport;
-    const config = transports.get(name);
+    const config = this.#settings.transports.get(name);
     if (!config) {
       // A reload removed it after the route was chosen; the next attempt is routed anew.
       const reason = `the configuration has no transport "${name}" (any more)`;
       return { kind: "failed", permanent: false, result: "error", reason, enhanced: "4.3.5" };
     }
-    const ports = { ...this.#ports, hostname };
+    let prepared = this.#prepared.get(config);
+    if (!prepared) this.#prepared.set(config, prepared = this.#prepare(config));
+    const ports = { ...this.#ports, ...prepared };
     switch (config.type) {
       case "direct":
         return await deliverDirect(ports, config, job, findings, signal);
-      case "smtp":
+      case "socks": {
+        const outcome = await deliverDirect(ports, config, job, findings, signal);
+        if (outcome.kind === "delivered" || outcome.permanent) return outcome;
+        return { ...outcome, reason: `transport "${name}": ${outcome.reason}` };
+      }
+      default:
         return await deliverSmarthost(ports, config, job, findings, signal);
     }
+  }
+
+  #prepare(config: TransportConfig): Ports {
+    const { clock, secrets = systemSecrets } = this.#ports;
+    const { hostname } = this.#settings;
+    const { name, localAddresses } = config;
+    const dialer = localAddresses
+      ? new LocalDialer(this.#ports.dialer, localAddresses)
+      : this.#ports.dialer;
+    const key = `${name}#${this.#generation}`;
+    switch (config.type) {
+      case "direct":
+        return { hostname, dialer, ...(localAddresses ? { way: { key } } : {}) };
+      case "socks":
+        return this.#proxied(config, key);
+      default: {
+        const { type, certificate, auth } = config;
+        const way: Way = {
+          key,
+          ...(type === "submissions" ? { implicitTls: true } : {}),
+          ...(certificate
+            ? { certificate: { cert: certificate.cert, key: certificate.key.reveal() } }
+            : {}),
+          ...(auth ? { login: loginOf(auth, config, clock, secrets) } : {}),
+        };
+        return { hostname, dialer, way };
+      }
+    }
+  }
+
+  #proxied(config: SocksTransportConfig, key: string): Ports {
+    const { proxy, username, password, remoteHostname, localAddresses } = config;
+    const local = localAddresses?.[proxy.address.includes(":") ? "ipv6" : "ipv4"];
+    const { hostname } = this.#settings;
+    const { socks = (proxy) => new SocksDialer(proxy) } = this.#ports;
+    return {
+      // A host that is known by the proxy's name is ourselves, and so is one with our own.
+      hostname: remoteHostname ?? hostname,
+      ourselves: [hostname],
+      dialer: socks({
+        ...proxy,
+        ...(username === undefined ? {} : { username }),
+        ...(password === undefined ? {} : { password }),
+        ...(local === undefined ? {} : { localAddress: local }),
+      }),
+      way: { key, proxy: formatEndpoint(proxy) },
+    };
   }
 }
