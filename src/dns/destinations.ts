@@ -12,6 +12,7 @@
  * an insecure one: for the domain itself, and for all answers up to the end of its CNAMEs.
  */
 import { isIPv4, isIPv6 } from "node:net";
+import { domainToUnicode } from "node:url";
 import type { Random } from "../../actors/ports.ts";
 import type { EventData } from "../../events/catalogue.ts";
 import { type Answer, DnsError, type Resolver } from "../ports.ts";
@@ -35,6 +36,10 @@ export type Destination =
     readonly by: "mx" | "implicit" | "literal";
     /** In the order in which to try them. For a literal `host` is the bare address. */
     readonly hosts: Resolved["hosts"];
+    /** The domain with its labels in Unicode, where it has such. */
+    readonly unicode?: string;
+    /** MX records that name no host, and so were left out. */
+    readonly ignored?: readonly string[];
   }
   /** The domain cannot take mail. `code` is the enhanced status code (RFC 3463). */
   | { readonly kind: "permanent"; readonly code: string; readonly reason: string }
@@ -129,7 +134,9 @@ async function lookup(
     return permanent("5.1.2", `the domain ${through} does not exist`);
   }
   const dnssec = await verdicts(resolver, nextHop, chain.length > 1, authentic, signal);
-  const found = { kind: "hosts", nextHop, expanded, dnssec } as const;
+  const unicode = domainToUnicode(nextHop);
+  const shown = unicode === nextHop || unicode === "" ? {} : { unicode };
+  const found = { kind: "hosts", nextHop, expanded, dnssec, ...shown } as const;
   if (answer.status === "nodata") {
     return { ...found, by: "implicit", hosts: [{ host: expanded, preference: 0 }] };
   }
@@ -140,7 +147,11 @@ async function lookup(
   if (hosts.length === 0) {
     return permanent("5.4.4", `no MX record of ${through} names a valid host`);
   }
-  return { ...found, by: "mx", hosts };
+  const ignored = answer.records.flatMap(({ exchange, preference }) =>
+    hostName(exchange) === undefined ? [`${preference} ${printable(exchange)}`] : []
+  );
+  const left = ignored.length > 0 ? { ignored: ignored.slice(0, MAX_HOSTS) } : {};
+  return { ...found, by: "mx", hosts, ...left };
 }
 
 /**

@@ -59,6 +59,14 @@ export function allowsHost(patterns: readonly string[], host: string): boolean {
   );
 }
 
+/** Why a host is passed over: an enforced policy does not name it. Undefined where it is not. */
+export function passesOver(host: string, policy: MtaStsFinding | undefined): string | undefined {
+  if (policy?.status !== "policy" || policy.mode !== "enforce") return undefined;
+  if (allowsHost(policy.mx, host)) return undefined;
+  const named = policy.mx.slice(0, 8).join(", ");
+  return `the MTA-STS policy of ${policy.domain} (enforce) names ${named}, not ${host}`;
+}
+
 /** What the TLSA records of a host came to. */
 export type TlsaFacts =
   /** The question was not asked: what leads to the host is not authentic, or it is a literal. */
@@ -130,16 +138,11 @@ export function requirementsFor(
       why,
     };
   }
+  const notNamed = passesOver(host.name, mtaSts);
+  if (notNamed !== undefined) return { verdict: "skip", why: [notNamed] };
   const policy = mtaSts?.status === "policy" ? mtaSts : undefined;
   const hostAllowed = policy !== undefined && allowsHost(policy.mx, host.name);
   const enforced = policy?.mode === "enforce";
-  if (enforced && !hostAllowed) {
-    const named = policy.mx.slice(0, 8).join(", ");
-    return {
-      verdict: "skip",
-      why: [`the MTA-STS policy of ${policy.domain} (enforce) names ${named}, not ${host.name}`],
-    };
-  }
   const why: string[] = [];
   const testing = policy?.mode === "testing"
     ? { testing: { names: [host.name], hostAllowed } }
@@ -185,7 +188,9 @@ export function requirementsFor(
   why.push(noPolicy(mtaSts));
   if (requireTLS) {
     why.push("REQUIRETLS: neither DANE nor an enforced MTA-STS policy can vouch for the host");
-    return { verdict: "fail", cause: "requiretls", enhanced: "5.7.10", why };
+    // A policy that could not be had may be there the next time.
+    const enhanced = mtaSts?.status === "error" ? "4.7.10" : "5.7.10";
+    return { verdict: "fail", cause: "requiretls", enhanced, why };
   }
   if (tlsa.state === "records") {
     return {
