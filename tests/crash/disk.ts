@@ -1,7 +1,8 @@
 /**
  * A disk that fails under load: full (a small tmpfs and a file that fills it), or with fsync
  * answering EIO (injected with strace). Both times new mail must be turned away with 452, nothing
- * acknowledged may be lost, and the service must come back by itself, in the same process.
+ * acknowledged may be lost, and the service must come back by itself, in the same process. On the
+ * full disk the server is killed and started as well: it must come up, and wait for room.
  */
 import { run } from "../peers/postfix.ts";
 import { sleep, until } from "../peers/wait.ts";
@@ -25,6 +26,7 @@ export async function fillDisk(random: () => number): Promise<Findings> {
     return await underTrouble(random, data, {
       begin: () => fill(filler),
       end: () => Deno.remove(filler),
+      outlastsProcess: true,
     });
   } finally {
     await run("umount", ["-l", mount]);
@@ -60,6 +62,8 @@ export async function failFsync(random: () => number): Promise<Findings> {
 }
 
 interface Trouble {
+  /** It is still there for a process that starts anew. */
+  readonly outlastsProcess?: boolean;
   begin(pid: number): Promise<void>;
   end(): Promise<void>;
 }
@@ -73,19 +77,21 @@ async function underTrouble(
   let troubled = false;
   try {
     await trial.server.start();
-    const { pid } = trial.server;
+    let { pid } = trial.server;
     const stopLoad = trial.load();
     await sleep(1_500);
     troubled = true;
     await trouble.begin(pid);
     await until("/readyz to say that the store fails", NOTICED, () => readiness(trial, 503));
-    // A probe is refused with 452 and nothing else; what is acknowledged all the same must last.
     await stopLoad();
-    const before = trial.refused.get(452) ?? 0;
-    await until("new mail to be answered 452", NOTICED, async () => {
-      await trial.probe();
-      return (trial.refused.get(452) ?? 0) > before;
-    });
+    await refusesMail(trial);
+    if (trouble.outlastsProcess) {
+      await trial.server.kill();
+      await trial.server.start();
+      pid = trial.server.pid;
+      await until("/readyz to say so after a restart", NOTICED, () => readiness(trial, 503));
+      await refusesMail(trial);
+    }
     const others = [...trial.refused.keys()].filter((code) => code !== 452);
     await trouble.end();
     troubled = false;
@@ -108,6 +114,15 @@ async function underTrouble(
     if (troubled) await trouble.end();
     await trial.close();
   }
+}
+
+/** Waits until a probe is answered 452; one that is acknowledged meanwhile must last. */
+async function refusesMail(trial: Trial): Promise<void> {
+  const before = trial.refused.get(452) ?? 0;
+  await until("new mail to be answered 452", NOTICED, async () => {
+    await trial.probe();
+    return (trial.refused.get(452) ?? 0) > before;
+  });
 }
 
 const readiness = async (trial: Trial, status: number): Promise<boolean> =>
