@@ -57,6 +57,7 @@ export function settings(configuration: Configuration): RoutingConfig & Delivery
       host: "relay.example",
       port: 25,
       tls: relayTls,
+      ipFamily: "any",
     });
   }
   const global: RouteConfig[] = [];

@@ -134,6 +134,12 @@ export class Disk {
     return { freedFiles };
   }
 
+  /** Writes an event past the log and its projections. */
+  insert(event: RawEvent): void {
+    this.events.push(event);
+    this.streams.get(event.stream)!.push(event);
+  }
+
   table(projection: string): Table {
     const table = this.tables.get(projection);
     if (!table) throw diskError("SQLITE_ERROR", `no such table: ${projection}`);

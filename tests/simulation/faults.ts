@@ -27,6 +27,8 @@ const MOST_KILLS = 200;
 
 export class Faults {
   readonly dice: Dice;
+  /** Moments at which a kill made a difference, so far. */
+  boundaries = 0;
   #on = true;
   #kills = 0;
   /** Boundaries until the next kill. */
@@ -45,11 +47,18 @@ export class Faults {
 
   /** A moment at which a kill can be told from a kill a moment before. */
   boundary(process: Process, where: string): void {
-    if (!this.#on || this.#kills > MOST_KILLS || --this.#untilKill > 0) return;
-    this.#kills++;
-    this.#untilKill = this.#nextKill();
+    this.boundaries++;
+    const { killAt } = this.world;
+    if (killAt !== undefined ? this.boundaries !== killAt : !this.#killsNow()) return;
     this.world.note(`KILLED ${where}`);
     process.die();
+  }
+
+  #killsNow(): boolean {
+    if (!this.#on || this.#kills > MOST_KILLS || --this.#untilKill > 0) return false;
+    this.#kills++;
+    this.#untilKill = this.#nextKill();
+    return true;
   }
 
   /** From now on everything works, but for hosts that are as they are. */
@@ -59,6 +68,11 @@ export class Faults {
     for (const host of this.landscape.hosts) host.mood = this.dice.pick(LASTING);
     for (const domain of this.landscape.domains) this.world.dns.outage(domain, "none");
     this.landscape.repair(this.world.dns);
+  }
+
+  /** Whether a stream has become unreadable to the program that starts now. */
+  breaks(): boolean {
+    return this.#on && this.dice.chance(0.01);
   }
 
   /** Whether the program that starts now finds projections of another version. */

@@ -7,7 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import type { StoredEvent } from "../../events/catalogue.ts";
-import { chainFindings } from "../../events/chain.ts";
+import { chainFindings, eventHash } from "../../events/chain.ts";
 import { decode } from "../../events/decode.ts";
 import { Uncovered } from "../../events/checkpoints.ts";
 import type { Checkpoint, RawEvent, Transaction } from "../../events/engine.ts";
@@ -41,6 +41,8 @@ interface Books {
   last: RawEvent;
   readonly attempts: Attempt[];
   readonly receipts: { readonly receipt: Receipt; readonly attempt: Attempt | undefined }[];
+  /** It has an event that this program cannot read: nobody may try it, and somebody must see it. */
+  broken: boolean;
   readonly reports: { readonly kind: string; readonly dsn: string | undefined }[];
 }
 
@@ -63,6 +65,25 @@ export class Invariants {
     for (const books of touched) this.#compare(books);
   }
 
+  /** Between two processes: puts an event on a stream that only a newer program could read. */
+  breakStream(stream: string): void {
+    const books = this.streams.get(stream)!;
+    const unhashed = {
+      position: this.disk.events.length + 1,
+      stream,
+      version: books.last.version + 1,
+      type: "Teleported",
+      schema: 1,
+      time: books.last.time,
+      data: "{}",
+      prev: books.last.hash,
+    };
+    books.last = { ...unhashed, hash: eventHash(unhashed) };
+    books.broken = true;
+    this.#open.delete(stream);
+    this.disk.insert(books.last);
+  }
+
   /** Invariant 1: the sender has been told so. */
   acknowledged(streams: readonly string[]): void {
     for (const stream of streams) {
@@ -71,6 +92,18 @@ export class Invariants {
       if (books.row.body !== null) this.#bodyThere(books);
       this.#acknowledged.push(stream);
     }
+  }
+
+  /** Invariant 1, for a submission as a whole. */
+  acknowledgedAs(submission: string, recipients: readonly string[]): void {
+    const streams = recipients.map((rcptTo) => {
+      const books = (this.#byRecipient.get(rcptTo) ?? []).find(({ message }) =>
+        message.enqueued.submission === submission
+      );
+      if (books) return books.stream;
+      throw new Violation(`1: ${submission} was acknowledged and is not on disk for ${rcptTo}`);
+    });
+    this.acknowledged(streams);
   }
 
   /** Invariant 2, as far as a dial shows it. */
@@ -89,8 +122,7 @@ export class Invariants {
   }
 
   received(receipt: Receipt): void {
-    const octets = Uint8Array.from(receipt.content, (char) => char.charCodeAt(0));
-    const sha256 = createHash("sha256").update(octets).digest("hex");
+    const sha256 = createHash("sha256").update(receipt.content, "latin1").digest("hex");
     const books = (this.#byRecipient.get(receipt.rcptTo) ?? []).find(({ message }) =>
       message.enqueued.body === sha256 && message.enqueued.mailFrom === receipt.mailFrom
     );
@@ -123,6 +155,7 @@ export class Invariants {
     const findings = chainFindings(raw, known?.last);
     if (findings.length > 0) throw new Violation(`8: ${raw.stream}: ${findings.join("; ")}`);
     const event = decode(raw);
+    if (known?.broken) return this.#quarantined(known, raw, event);
     if (known) this.#mayFollow(known, event);
     const books = known ?? this.#enqueued(event, raw);
     if (known) {
@@ -131,6 +164,17 @@ export class Invariants {
       known.last = raw;
     }
     this.#record(books, event);
+    return books;
+  }
+
+  #quarantined(books: Books, raw: RawEvent, event: StoredEvent): Books {
+    const { stream, row } = books;
+    if (event.type !== "Held" || row.state === "held") {
+      throw new Violation(`${event.type} on ${stream}, which cannot be read`);
+    }
+    books.row = queueProjection.apply(row, event)!;
+    books.last = raw;
+    this.unfinished.delete(stream);
     return books;
   }
 
@@ -145,6 +189,7 @@ export class Invariants {
       last: raw,
       attempts: [],
       receipts: [],
+      broken: false,
       reports: [],
     };
     this.streams.set(event.stream, books);
@@ -220,11 +265,12 @@ export class Invariants {
   }
 
   /** Invariant 6, as the log grows: the row is the fold of the events, and agrees with the state. */
-  #compare({ stream, row, message }: Books): void {
+  #compare({ stream, row, message, broken }: Books): void {
     const table = this.disk.tables.get(queueProjection.name);
     if (table?.done && !same(table.rows.get(stream), row)) {
       throw new Violation(`6: the row of ${stream} is not the fold of its events`);
     }
+    if (broken) return;
     const { status, attempts, due, version } = message;
     const waits = status === "queued" || status === "attempting";
     if (waits) this.unfinished.add(stream);
@@ -247,7 +293,9 @@ export class Invariants {
   }
 
   /** Every message is delivered, reported as failed, held or cancelled (and 4). */
-  #concluded({ stream, row, reports, attempts }: Books): void {
+  #concluded({ stream, row, reports, attempts, broken }: Books): void {
+    if (broken && row.state !== "held") throw new Violation(`${stream} is broken, and not held`);
+    if (broken) return;
     if (row.state === "queued" || row.state === "attempting") {
       throw new Violation(`${stream} is ${row.state} still: ${row.last_error}`);
     }

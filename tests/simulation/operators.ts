@@ -3,7 +3,7 @@
  * at any moment, reload the configuration, restart the service, and set the clock.
  */
 import { type Command, CommandRefused } from "../../actors/message.ts";
-import { StoreUnavailable } from "../../events/store.ts";
+import { StoreUnavailable, UnreadableStream } from "../../events/store.ts";
 import { DAY, HOUR, MINUTE } from "./clock.ts";
 import type { Dice } from "./random.ts";
 import type { World } from "./world.ts";
@@ -93,9 +93,10 @@ export class Operators {
     program.supervisor().act(stream, command).then(() => {
       world.note(`operator: ${command.type} ${stream}: done`);
     }, (cause) => {
-      if (!(cause instanceof CommandRefused || cause instanceof StoreUnavailable)) {
-        return world.violated(cause);
-      }
+      const { broken } = world.invariants.streams.get(stream)!;
+      const expected = cause instanceof CommandRefused || cause instanceof StoreUnavailable ||
+        (broken && cause instanceof UnreadableStream);
+      if (!expected) return world.violated(cause);
       world.note(`operator: ${command.type} ${stream}: ${cause.message}`);
     });
   }

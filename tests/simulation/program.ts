@@ -12,13 +12,14 @@ import { sha256 } from "../../events/chain.ts";
 import type { StorageEngine } from "../../events/engine.ts";
 import { EventLog } from "../../events/log.ts";
 import type { QueueView } from "../../events/projections/queue.ts";
-import { ConfiguredRouter } from "../../src/delivery/routes.ts";
+import { ConfiguredRouter } from "../../src/delivery/router.ts";
 import { Transports } from "../../src/delivery/transports.ts";
 import { DsnComposer } from "../../src/dsn/compose.ts";
 import { Sessions } from "../../src/smtp/sessions.ts";
 import { ulids } from "../../src/system.ts";
 import { supervisionTree } from "../../src/tree.ts";
 import { type Configuration, HOSTNAME, settings } from "./configuration.ts";
+import { Door } from "./door.ts";
 import { VirtualBodyFiles, VirtualEngine } from "./disk.ts";
 import type { Process } from "./process.ts";
 import { VirtualQueueView } from "./queue_view.ts";
@@ -28,6 +29,7 @@ export interface Program {
   readonly process: Process;
   readonly bodies: BodyStore;
   readonly submitter: QueueSubmitter;
+  readonly door: Door;
   /** The one that runs now: the tree may have started another. */
   supervisor(): Supervisor;
   reload(configuration: Configuration): void;
@@ -67,7 +69,7 @@ export async function start(
     signer: { sign: (text) => sha256(text) },
     maxEvents: dice.pick([3, 1_000]),
     onListenerError: (error) => world.violated(error),
-    onUnreadable: (error) => world.violated(error),
+    onUnreadable: ({ stream }) => world.note(`${stream} cannot be read`),
   });
   await bodies.sweep();
   const store = sabotage.store?.(log, process) ?? log;
@@ -75,19 +77,21 @@ export async function start(
   const view = sabotage.view?.(plainView) ?? plainView;
 
   let configuration = world.configuration;
-  let router = new ConfiguredRouter(settings(configuration));
+  const lines = tracing(world, process);
+  const resolver = world.dns.resolver(process);
+  const asked = { resolver, random: dice, bodies, log: lines };
+  let router = new ConfiguredRouter(settings(configuration), asked);
   const sessions = new Sessions(process);
   const transports = new Transports({
     clock: process,
     random: dice,
     dialer: world.network.dialer(process),
-    resolver: world.dns.resolver(process),
+    resolver,
     bodies,
     sessions,
   }, settings(configuration));
   const delivery = world.mishaps.delivery(sabotage.delivery?.(transports) ?? transports);
   const ids = ulids(process, dice);
-  const lines = tracing(world, process);
 
   let supervisor: Supervisor | undefined;
   let stopping = false;
@@ -103,7 +107,8 @@ export async function start(
           store,
           view: world.mishaps.view(view),
           router: {
-            choose: (facts) => router.choose(facts),
+            choose: (facts, signal) => router.choose(facts, signal),
+            expect: (facts) => router.expect(facts),
             destination: (choice, rcptTo) => router.destination(choice, rcptTo),
           },
           delivery,
@@ -119,10 +124,17 @@ export async function start(
     },
     stop: async () => await supervisor?.stop(stopping ? STOP_GRACE : 0),
   };
+  const submitter = new QueueSubmitter({
+    clock: process,
+    ids,
+    store,
+    unavailable: () => supervisor?.storeFailed(),
+  });
+  const door = new Door(process, dice.fork("door"), { submitter, bodies, log: lines });
   const doors: Part = {
     name: "doors",
     start: () => Promise.resolve(),
-    stop: () => Promise.resolve(),
+    stop: async () => await door.close(stopping ? STOP_GRACE : 0),
   };
   const tree = supervisionTree(queue, doors, { clock: process, log: lines });
   await tree.start(failed);
@@ -130,15 +142,11 @@ export async function start(
     process,
     bodies,
     supervisor: () => supervisor!,
-    submitter: new QueueSubmitter({
-      clock: process,
-      ids,
-      store,
-      unavailable: () => supervisor?.storeFailed(),
-    }),
+    submitter,
+    door,
     reload: (next) => {
       configuration = next;
-      router = new ConfiguredRouter(settings(next));
+      router = new ConfiguredRouter(settings(next), asked);
       transports.reload(settings(next));
       if (supervisor) supervisor.limits = next;
     },
@@ -155,6 +163,7 @@ export async function start(
 function tracing(world: World, process: Process): Log {
   const line = (message: string, fields: Record<string, unknown> = {}) => {
     if (!process.alive) return;
+    if (message === "a fault in an SMTP session") world.violated(new Error(String(fields["why"])));
     world.note(`log: ${message} ${JSON.stringify({ ...fields, stack: undefined })}`);
   };
   return { info: line, warn: line, error: line };

@@ -1,5 +1,5 @@
 /**
- * The senders of the virtual world: they submit messages, remember what was acknowledged, and try
+ * The senders of the virtual world: they submit messages (over SMTP or as HTTP does), remember what was acknowledged, and try
  * again (as a new message) when they were turned away.
  */
 import { StoreUnavailable } from "../../events/store.ts";
@@ -7,6 +7,7 @@ import type { Submission } from "../../actors/ports.ts";
 import { MINUTE } from "./clock.ts";
 import { RECIPIENT_DOMAINS } from "./landscape.ts";
 import { POISON } from "./mishaps.ts";
+import { asData, MailClient } from "./mail_client.ts";
 import type { Program } from "./program.ts";
 import type { Dice } from "./random.ts";
 import type { World } from "./world.ts";
@@ -40,23 +41,49 @@ export class Senders {
 
   #send(tries: number, crowd?: Crowd): void {
     const program = this.world.program;
-    const again = () => {
-      if (tries > 0) {
-        this.world.time.after(this.dice.between(1, 600_000), () => this.#send(tries - 1, crowd));
-      }
+    const again = (why: string) => {
+      this.world.note(`turned away: ${why}`);
+      if (tries === 0) return;
+      this.world.time.after(this.dice.between(1, 600_000), () => this.#send(tries - 1, crowd));
     };
-    if (!program) return again();
-    program.process.onDeath(again);
+    if (!program) return again("nobody listens");
+    if (this.dice.chance(0.5)) this.#overSmtp(program, again, crowd);
+    else this.#overThePort(program, again, crowd);
+  }
+
+  /** Through the SMTP session of the server. */
+  #overSmtp(program: Program, again: (why: string) => void, crowd?: Crowd): void {
+    const n = ++this.#sent;
+    const has8bit = this.dice.chance(0.1);
+    const letter = {
+      mailFrom: this.#mailFrom(n),
+      recipients: this.#recipients(n, crowd).map(({ rcptTo }) => rcptTo),
+      content: asData(this.#content(n, has8bit)),
+      has8bit,
+    };
+    const client = new MailClient(letter, this.world.time, this.dice, {
+      acknowledged: (submission, { recipients }) => {
+        this.world.note(`acknowledged submission ${submission}`);
+        this.world.watch(() => this.world.invariants.acknowledgedAs(submission, recipients));
+      },
+      turnedAway: again,
+    });
+    client.begin((end) => program.door.connect(end));
+  }
+
+  /** Through the submitter, as the HTTP listener does. */
+  #overThePort(program: Program, again: (why: string) => void, crowd?: Crowd): void {
+    const died = () => again("the process died");
+    program.process.onDeath(died);
     this.#submit(program, crowd).then((streams) => {
       if (!program.process.alive) return;
-      program.process.forget(again);
+      program.process.forget(died);
       this.world.watch(() => this.world.invariants.acknowledged(streams));
       this.world.note(`acknowledged ${streams.join(" ")}`);
     }, (cause) => {
-      program.process.forget(again);
+      program.process.forget(died);
       if (!(cause instanceof StoreUnavailable)) return this.world.violated(cause);
-      this.world.note(`turned away: ${cause.message}`);
-      again();
+      again(cause.message);
     });
   }
 
@@ -64,7 +91,7 @@ export class Senders {
     const n = ++this.#sent;
     const { bodies, submitter } = program;
     const has8bit = this.dice.chance(0.1);
-    const content = this.#content(n, has8bit);
+    const content = new TextEncoder().encode(this.#content(n, has8bit));
     const draft = bodies.create();
     const id = submitter.newSubmissionId();
     try {
@@ -75,16 +102,14 @@ export class Senders {
       const taken = await submitter.submit({
         id,
         account: null,
-        mailFrom: this.dice.chance(0.1)
-          ? ""
-          : `${this.#tag("s")}${n}@${this.dice.pick(SENDER_DOMAINS)}`,
+        mailFrom: this.#mailFrom(n),
         recipients: this.#recipients(n, crowd),
         body,
         messageId: `<${n}@sender.example>`,
         has8bit,
         smtputf8: this.dice.chance(0.02),
         requireTLS: this.dice.chance(0.02),
-        source: { kind: "smtp", peer: "127.0.0.1:40000" },
+        source: { kind: "http", peer: "127.0.0.1:40000" },
         ...(this.dice.chance(0.1) ? { due: program.process.now() + 20 * MINUTE } : {}),
       });
       return taken.map(({ stream }) => stream);
@@ -92,6 +117,11 @@ export class Senders {
       await draft.discard();
       throw cause;
     }
+  }
+
+  #mailFrom(n: number): string {
+    if (this.dice.chance(0.1)) return "";
+    return `${this.#tag("s")}${n}@${this.dice.pick(SENDER_DOMAINS)}`;
   }
 
   /** A prefix, and with it whether the message is poison. */
@@ -112,7 +142,7 @@ export class Senders {
     }));
   }
 
-  #content(n: number, has8bit: boolean): Uint8Array {
+  #content(n: number, has8bit: boolean): string {
     const lines = [
       `Message-ID: <${n}@sender.example>`,
       `From: s${n}@sender.example`,
@@ -124,7 +154,7 @@ export class Senders {
     ];
     const size = this.dice.chance(0.01) ? WITH_BODY_FILE : this.dice.int(0, 2_000);
     for (let length = 0; length < size; length += 72) lines.push("x".repeat(70));
-    return new TextEncoder().encode(lines.map((line) => `${line}\r\n`).join(""));
+    return lines.map((line) => `${line}\r\n`).join("");
   }
 }
 

@@ -5,11 +5,13 @@
  *   --seconds T   how long at most
  *   --start S     the first seed (default: at random, and printed)
  *   --seed S      only this one, with its trace: how a failure is replayed
+ *   --sweep       that one again and again, killed once, at every moment in turn
  */
 import { parseArgs } from "node:util";
 import { type Report, World } from "./world.ts";
 
-const HELP = `deno task simulate [--seeds N] [--seconds T] [--start SEED] [--seed SEED] [--json]
+const HELP =
+  `deno task simulate [--seeds N] [--seconds T] [--start SEED] [--seed SEED [--sweep]] [--json]
 
 Runs the queue over virtual time, network, DNS and disk, one world per seed, and checks what must
 always hold. Stops at the first seed that breaks it, and says how to replay it.
@@ -18,6 +20,8 @@ always hold. Stops at the first seed that breaks it, and says how to replay it.
   --seconds T   stop after this long
   --start SEED  first seed (default: drawn at random)
   --seed SEED   run this one alone and print its trace
+  --sweep       with --seed: run it once for every moment at which a kill can be told from
+                another, killed at that moment alone
   --json        print the totals as JSON
 `;
 
@@ -58,6 +62,28 @@ function add(totals: Totals, report: Report): void {
   }
 }
 
+async function replay(seed: number): Promise<number> {
+  const report = await new World(seed).run();
+  const { violation, trace, ...rest } = report;
+  console.log(trace.join("\n"));
+  console.log(rest);
+  if (violation) console.log(failure(report));
+  return violation ? 1 : 0;
+}
+
+async function sweep(seed: number): Promise<number> {
+  const { boundaries } = await new World(seed, {}, 0).run();
+  for (let killAt = 0; killAt <= boundaries; killAt++) {
+    const report = await new World(seed, {}, killAt).run();
+    if (!report.violation) continue;
+    console.log(failure(report));
+    console.log(`the process was killed at moment ${killAt} of ${boundaries}: add --sweep`);
+    return 1;
+  }
+  console.log(`seed ${seed}: killed at each of ${boundaries} moments, and nothing was lost`);
+  return 0;
+}
+
 async function main(): Promise<number> {
   const { values } = parseArgs({
     options: {
@@ -65,6 +91,7 @@ async function main(): Promise<number> {
       seconds: { type: "string" },
       start: { type: "string" },
       seed: { type: "string" },
+      sweep: { type: "boolean", default: false },
       json: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
     },
@@ -74,12 +101,8 @@ async function main(): Promise<number> {
     return 0;
   }
   if (values.seed !== undefined) {
-    const report = await new World(whole(values.seed, 0, "seed")).run();
-    console.log(report.trace.join("\n"));
-    const { violation, trace: _, ...rest } = report;
-    console.log(rest);
-    if (violation) console.log(failure(report));
-    return violation ? 1 : 0;
+    const seed = whole(values.seed, 0, "seed");
+    return values.sweep ? await sweep(seed) : await replay(seed);
   }
   const seeds = whole(values.seeds, 1_000, "seeds");
   const seconds = whole(values.seconds, Number.MAX_SAFE_INTEGER, "seconds");

@@ -2,17 +2,33 @@
 import assert from "node:assert/strict";
 import { describe, it } from "@std/testing/bdd";
 import { BUGS } from "./sabotage.ts";
-import { World } from "./world.ts";
+import { type Report, World } from "./world.ts";
 
-const SEEDS = 25;
+const SEEDS = 20;
 /** A bug that is put in on purpose must be found within this many worlds. */
 const FOUND_WITHIN = 500;
+
+/** A world in which something happens, but not much. */
+async function smallWorld(): Promise<Report> {
+  for (let seed = 1;; seed++) {
+    const report = await new World(seed, {}, 0).run();
+    if (report.messages >= 3 && report.boundaries < 300) return report;
+  }
+}
 
 describe("the simulation", () => {
   it(`finds nothing wrong in ${SEEDS} worlds`, async () => {
     for (let seed = 1; seed <= SEEDS; seed++) {
       const { violation, trace } = await new World(seed).run();
       assert.equal(violation, undefined, `seed ${seed}\n${trace.slice(-30).join("\n")}`);
+    }
+  });
+
+  it("loses nothing when it is killed at any one moment of a small world", async () => {
+    const { seed, boundaries } = await smallWorld();
+    for (let killAt = 1; killAt <= boundaries; killAt++) {
+      const { violation } = await new World(seed, {}, killAt).run();
+      assert.equal(violation, undefined, `seed ${seed}, killed at moment ${killAt}`);
     }
   });
 

@@ -2,6 +2,7 @@
  * A receiving mail server of the virtual network: speaks SMTP (RFC 5321) on the wire, and is as
  * good or as bad as its mood. It also watches the client: what breaks the protocol is reported.
  */
+import { Buffer } from "node:buffer";
 import type { VirtualTime } from "./clock.ts";
 import { HOUR, MINUTE } from "./clock.ts";
 import type { Host, HostEnd, Peer } from "./network.ts";
@@ -334,7 +335,7 @@ class SmtpSession implements Peer {
 
   #say(text: string, seen?: () => void): void {
     this.host.observer.dialogue(this.host.name, `> ${text.slice(0, 40).trimEnd()}`);
-    this.end.send(Uint8Array.from(text, (char) => char.charCodeAt(0)), seen);
+    this.end.send(Buffer.from(text, "latin1"), seen);
   }
 
   #finish(): void {
@@ -389,11 +390,7 @@ class SmtpSession implements Peer {
 const path = (line: string): string => /<([^>]*)>/.exec(line)?.[1] ?? "";
 
 export function latin1(octets: Uint8Array): string {
-  let text = "";
-  for (let at = 0; at < octets.length; at += 8_192) {
-    text += String.fromCharCode(...octets.subarray(at, at + 8_192));
-  }
-  return text;
+  return Buffer.from(octets.buffer, octets.byteOffset, octets.byteLength).toString("latin1");
 }
 
 /** How long moods last. */

@@ -36,6 +36,8 @@ export interface Report {
   readonly events: number;
   readonly messages: number;
   readonly kills: number;
+  /** Moments at which a kill made a difference. */
+  readonly boundaries: number;
   readonly days: number;
   /** Messages that were received more than once, all explained. */
   readonly duplicates: number;
@@ -72,7 +74,16 @@ export class World {
   #steps = 0;
   #violation: Error | undefined;
 
-  constructor(readonly seed: number, readonly sabotage: Sabotage = {}) {
+  /**
+   * @param sabotage bugs to put in
+   * @param killAt the one boundary at which the process is killed, instead of some by chance; 0 for
+   *   none at all
+   */
+  constructor(
+    readonly seed: number,
+    readonly sabotage: Sabotage = {},
+    readonly killAt?: number,
+  ) {
     this.dice = new Dice(seed);
     this.time = new VirtualTime(EPOCH + this.dice.int(0, DAY));
     this.window = this.dice.pick([10 * MINUTE, 3 * HOUR, 12 * HOUR, 2 * DAY]);
@@ -187,6 +198,11 @@ export class World {
       this.note("the projections are of another version");
       this.disk.tables.clear();
     }
+    const [unfinished] = this.invariants.unfinished;
+    if (unfinished !== undefined && this.#faults.breaks()) {
+      this.note(`${unfinished} becomes unreadable`);
+      this.invariants.breakStream(unfinished);
+    }
     const failed = (cause: unknown) => {
       this.note(`gave up: ${cause instanceof Error ? cause.message : cause}`);
       process.die();
@@ -231,6 +247,7 @@ export class World {
       events: this.disk.events.length,
       messages: streams.size,
       kills: this.#kills - this.#stops,
+      boundaries: this.#faults.boundaries,
       days: this.time.monotonic() / DAY,
       duplicates,
     };
