@@ -44,6 +44,8 @@ export interface RoutingFacts {
   readonly mailFrom: string;
   readonly rcptTo: string;
   readonly size: number;
+  /** SHA-256 of the stored body, for routes that look into the header. */
+  readonly body?: string;
   /** Number of the attempt that is about to start, from 1. */
   readonly attempt: number;
   /** Operator's choice of transport, if any, and whose it was. */
@@ -52,9 +54,15 @@ export interface RoutingFacts {
 
 export type TransportChoice = EventData<"TransportChosen">;
 
-/** Chooses the transport of an attempt. Pure but for the configuration in force. */
+/** Chooses the transport of an attempt. */
 export interface Router {
-  choose(facts: RoutingFacts): TransportChoice;
+  /**
+   * A promise only where a route depends on what has to be asked (DNS, the header): it then comes
+   * after bounded lookups, and before anything is dialled. What cannot be found out is not met.
+   */
+  choose(facts: RoutingFacts, signal?: AbortSignal): TransportChoice | Promise<TransportChoice>;
+  /** What `choose` would say as far as that is known without asking: where to wait in line. */
+  expect(facts: RoutingFacts): TransportChoice;
   /** The key of the destination that an attempt over this transport burdens (next hop). */
   destination(choice: TransportChoice, rcptTo: string): string;
 }
@@ -169,6 +177,8 @@ export interface Submission {
   readonly source: EventData<"Enqueued">["source"];
   /** Epoch milliseconds before which it is not tried; absent: at once. */
   readonly due?: number;
+  /** -9 to 9 (RFC 6710); absent: 0. */
+  readonly priority?: number;
   readonly metadata?: EventData<"Enqueued">["metadata"];
   readonly idempotency?: EventData<"Enqueued">["idempotency"];
 }

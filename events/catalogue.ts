@@ -87,6 +87,8 @@ export const Enqueued = z.strictObject({
   submission: z.string(),
   source: Source,
   due: Timestamp,
+  /** Of MT-PRIORITY (RFC 6710): the higher the sooner; absent where none was asked for, like 0. */
+  priority: z.int().min(-9).max(9).optional(),
   /** What the submitter wants to find it by; shown, and never sent. */
   metadata: z.record(z.string(), z.string()).optional(),
   /** The key that makes a repeated request the same one, and SHA-256 over that request. */
@@ -292,6 +294,16 @@ export const HoldRuleRemoved = z.strictObject({ ...Act, id: z.string() });
 export const IntakePaused = z.strictObject({ ...Act });
 export const IntakeResumed = z.strictObject({ ...Act });
 
+/** A next hop cannot be reached; its messages wait until a probe gets an answer. */
+export const DestinationDown = z.strictObject({
+  destination: z.string(),
+  since: Timestamp,
+  /** When it is probed next. */
+  until: Timestamp,
+  why: z.string(),
+});
+export const DestinationUp = z.strictObject({ destination: z.string(), since: Timestamp });
+
 /** Turns the data of one schema version into that of the next. */
 export type Upcaster = (data: Record<string, unknown>) => Record<string, unknown>;
 
@@ -328,6 +340,8 @@ export const CATALOGUE = {
   HoldRuleRemoved: entry(1, HoldRuleRemoved),
   IntakePaused: entry(1, IntakePaused),
   IntakeResumed: entry(1, IntakeResumed),
+  DestinationDown: entry(1, DestinationDown),
+  DestinationUp: entry(1, DestinationUp),
 } as const;
 
 export type EventType = keyof typeof CATALOGUE;

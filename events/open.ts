@@ -6,7 +6,7 @@ import { createPublicKey, type KeyObject } from "node:crypto";
 import { Bodies } from "./bodies.ts";
 import { DirectoryBodyFiles } from "./body_files.ts";
 import { loadKey, loadPublicKey, publicKeyPath } from "./checkpoint_key.ts";
-import { signedBy, signerOf } from "./checkpoints.ts";
+import { signerOf } from "./checkpoints.ts";
 import {
   bodiesPath,
   databasePath,
@@ -16,15 +16,18 @@ import {
   makeDataFolder,
   syncDirectory,
 } from "./data_folder.ts";
+import { AT_START, checkDatabase } from "./database_check.ts";
 import { decode, messageOf } from "./decode.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import type { RawLog } from "./engine.ts";
 import { EventLog, type LogOptions } from "./log.ts";
 import type { Projection, Row } from "./projection.ts";
 import { PROJECTIONS } from "./projections/all.ts";
-import type { QueueView } from "./projections/queue.ts";
+import type { QueueView, SubmissionCounts } from "./projections/queue.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
 import { SqliteQueueView } from "./sqlite_queue_view.ts";
+import type { UnreadableStream } from "./store.ts";
+import { type LostBody, missingBodies, trustLog, trustQueue } from "./trust.ts";
 
 export interface OpenOptions extends
   Pick<
@@ -37,12 +40,16 @@ export interface OpenOptions extends
 export interface OpenStore {
   readonly store: EventLog;
   readonly bodies: Bodies;
-  readonly view: QueueView;
+  readonly view: QueueView & SubmissionCounts;
   readonly raw: RawLog;
   /** The row of a projection; undefined when there is none. @throws when it cannot be read */
   row<R extends Row>(projection: Projection<R>, key: string): R | undefined;
   /** Verifies the checkpoints of this installation. */
   readonly publicKey: KeyObject;
+  /** Streams that were found broken: to be quarantined. */
+  readonly broken: readonly UnreadableStream[];
+  /** Large bodies whose files are gone: their messages cannot be delivered. */
+  readonly lostBodies: readonly LostBody[];
   /** Writes what waits, closes everything and gives the folder free. May be called twice. */
   close(): Promise<void>;
 }
@@ -61,8 +68,8 @@ export interface StoreReader {
 }
 
 /**
- * Opens the store for the one process that writes: locks the folder, migrates, brings projections
- * in step, sweeps orphaned bodies.
+ * Opens the store for the one process that writes: locks the folder, checks whether it can be
+ * trusted, migrates, brings projections in step, sweeps orphaned bodies.
  * @throws DataFolderError
  */
 export async function openStore(options: OpenOptions): Promise<OpenStore> {
@@ -71,27 +78,31 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
   const unlock = await lockDataFolder(dataDir);
   let engine: SqliteEngine | undefined;
   try {
-    await refuseLostDatabase(dataDir);
+    await refuseDamaged(dataDir);
     engine = openDatabase(dataDir, false);
-    const last = engine.lastCheckpoint();
-    const key = await loadKey(dataDir, last !== undefined);
+    const key = await loadKey(dataDir, engine.lastCheckpoint() !== undefined);
     const publicKey = createPublicKey(key);
-    if (last && !signedBy(last, publicKey)) {
-      throw new DataFolderError(
-        `${
-          keyPath(dataDir)
-        } did not sign checkpoint ${last.number} of the log: the key is another ` +
-          `installation's, or the log was changed; put both back from one backup`,
-      );
-    }
+    const broken = trustLog(engine, dataDir, publicKey);
     await syncDirectory(dataDir);
     const bodies = new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir)));
     const database = engine;
-    const projections = options.projections ?? PROJECTIONS;
-    const signer = signerOf(key);
-    const store = await EventLog.open({ ...options, projections, engine, signer, bodies });
-    engine.dropUnusedBodies();
+    let unreadable = false;
+    const store = await EventLog.open({
+      ...options,
+      projections: options.projections ?? PROJECTIONS,
+      engine,
+      signer: signerOf(key),
+      bodies,
+      onUnreadable: (one) => {
+        unreadable = true;
+        options.onUnreadable?.(one);
+      },
+    });
+    broken.push(...trustQueue(engine, dataDir));
+    // What an event that cannot be read needs is not known to be unneeded.
+    if (!unreadable && broken.length === 0) engine.dropUnusedBodies();
     await bodies.sweep();
+    const lostBodies = await missingBodies(engine, bodiesPath(dataDir));
     let closing: Promise<void> | undefined;
     const close = async () => {
       await store.close();
@@ -106,6 +117,8 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
       row: <R extends Row>(projection: Projection<R>, key: string) =>
         database.rows(projection.name, [key])[0] as R | undefined,
       publicKey,
+      broken: [...new Map(broken.map((one) => [one.stream, one])).values()],
+      lostBodies,
       close: () => closing ??= close(),
     };
   } catch (cause) {
@@ -141,7 +154,7 @@ export function openReader(dataDir: string): StoreReader {
 }
 
 /** Promises that reject where the engine throws. */
-const rawLog = (engine: SqliteEngine): RawLog => ({
+export const rawLog = (engine: SqliteEngine): RawLog => ({
   newest: async () => {
     const checkpoint = (await engine.lastCheckpoint())?.number ?? 0;
     return { checkpoint, position: await engine.head() };
@@ -163,11 +176,22 @@ function openDatabase(dataDir: string, readOnly: boolean): SqliteEngine {
   }
 }
 
-/** A database that is gone or empty beside a key was lost; a new one would sweep its bodies. */
-async function refuseLostDatabase(dataDir: string): Promise<void> {
+/**
+ * A database that is gone or empty beside a key was lost; a new one would sweep its bodies. One
+ * that is damaged is left as it is: it is opened for writing only when it has passed.
+ */
+async function refuseDamaged(dataDir: string): Promise<void> {
   const path = databasePath(dataDir);
   const size = exists(path) ? (await Deno.stat(path)).size : undefined;
-  if (size || !exists(keyPath(dataDir))) return;
+  if (size) {
+    const [finding] = await checkDatabase(path, AT_START);
+    if (!finding) return;
+    throw new DataFolderError(
+      `${finding.where}: ${finding.what}; nothing was changed; "deno task doctor --data ` +
+        `${dataDir}" shows more; put the folder back from a backup`,
+    );
+  }
+  if (!exists(keyPath(dataDir))) return;
   throw new DataFolderError(
     `database ${path} is ${size === 0 ? "empty" : "missing"}, but ${keyPath(dataDir)} shows that ` +
       `there was one; put it back from a backup, or choose another folder to begin anew`,

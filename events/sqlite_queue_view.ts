@@ -1,5 +1,6 @@
 /** The queue's views (QueueView) as queries over the projection's table in SQLite. */
 import type { DatabaseSync, SQLInputValue, StatementSync } from "node:sqlite";
+import { encodeTime } from "ulid";
 import { messageOf } from "./decode.ts";
 import {
   QUEUE_STATES,
@@ -8,6 +9,8 @@ import {
   type QueueSort,
   type QueueState,
   type QueueView,
+  type SubmissionCount,
+  type SubmissionCounts,
 } from "./projections/queue.ts";
 import { StoreUnavailable } from "./store.ts";
 
@@ -26,7 +29,7 @@ export const SCHEDULE = "queue INDEXED BY queue_due WHERE state = 'queued'";
 /**
  * Every method throws StoreUnavailable when the database cannot be read.
  */
-export class SqliteQueueView implements QueueView {
+export class SqliteQueueView implements QueueView, SubmissionCounts {
   /** Statements of the handle in use; a new handle has new ones. */
   #statements = new WeakMap<DatabaseSync, Map<string, StatementSync>>();
 
@@ -96,6 +99,19 @@ export class SqliteQueueView implements QueueView {
     const depth = Object.fromEntries(QUEUE_STATES.map((state) => [state, 0]));
     for (const { value, n } of rows) depth[value] = n;
     return depth as Record<QueueState, number>;
+  }
+
+  submitted(account: string, since: number, bucket: number): Promise<SubmissionCount[]> {
+    // Streams begin with their time of arrival, and there is an index over account and stream.
+    return this.#all<SubmissionCount>(
+      `SELECT created / ?1 * ?1 AS at, count(DISTINCT submission) AS messages,
+         count(*) AS recipients
+       FROM queue WHERE account = ?2 AND stream >= ?3 AND created >= ?4 GROUP BY at`,
+      bucket,
+      account,
+      encodeTime(Math.max(0, since), 10),
+      since,
+    );
   }
 
   #all<T = QueueRow>(sql: string, ...values: SQLInputValue[]): Promise<T[]> {

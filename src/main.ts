@@ -10,24 +10,36 @@
  * The configuration can be replaced while it runs. Routes, transports, retries and limits apply to
  * the next attempt; listeners are opened anew where they changed; the data folder stays.
  */
-import type { Clock, Delivery, Log, Random, Router } from "../actors/ports.ts";
+import { Admission, said } from "../actors/admission.ts";
+import type { Clock, Delivery, Ids, Log, Random, Router } from "../actors/ports.ts";
+import type { Command, Message } from "../actors/message.ts";
 import { QueueSubmitter } from "../actors/submitter.ts";
 import type { Branch, Part } from "../actors/supervision.ts";
+import type { Limits } from "../actors/schedule.ts";
 import { Supervisor } from "../actors/supervisor.ts";
 import type { StoredEvent } from "../events/catalogue.ts";
 import { type OpenStore, openStore } from "../events/open.ts";
+import { idempotencyId, idempotencyProjection } from "../events/projections/idempotency.ts";
+import { StoreUnavailable } from "../events/store.ts";
+import { Allowance } from "./accounts/allowance.ts";
+import { AccountDirectory } from "./accounts/directory.ts";
+import { AccountGate } from "./accounts/gate.ts";
+import { openLoginSecret } from "./accounts/secret.ts";
 import type { Config, HttpListenerConfig, SmtpListenerConfig } from "./config/types.ts";
 import { SocketDialer } from "./delivery/dialer.ts";
-import { ConfiguredRouter } from "./delivery/routes.ts";
+import { ConfiguredRouter, type RouterPorts } from "./delivery/router.ts";
 import { Transports } from "./delivery/transports.ts";
 import { formatServer } from "./dns/servers.ts";
 import { StubResolver } from "./dns/resolver.ts";
 import { DsnComposer } from "./dsn/compose.ts";
+import { AddressFile } from "./http/address_file.ts";
 import { openToken } from "./http/api_token.ts";
 import { Metrics } from "./http/metrics.ts";
 import { HttpServer, type Readiness } from "./http/server.ts";
+import { type Authenticate, authenticator } from "./http/tokens.ts";
 import type { Resolver } from "./ports.ts";
 import { SmtpServer } from "./smtp/server.ts";
+import { CertificateFiles } from "./smtp/server/certificate.ts";
 import type { SmtpStats } from "./smtp/server/stats.ts";
 import { Sessions } from "./smtp/sessions.ts";
 import { ulids } from "./system.ts";
@@ -58,7 +70,12 @@ export class Queue {
   readonly #transports: Transports;
   readonly #sessions: Sessions;
   readonly #metrics: Metrics;
-  readonly #token: string;
+  readonly #authenticate: Authenticate;
+  readonly #addressFile: AddressFile;
+  readonly #admission: Admission;
+  readonly #ids: Ids;
+  readonly #accounts: AccountDirectory;
+  readonly #gate: AccountGate;
   readonly #submitter: QueueSubmitter;
   readonly #reporter: DsnComposer;
   readonly #bound = new Map<string, Bound>();
@@ -99,9 +116,24 @@ export class Queue {
     this.#world = world;
     this.#opened = opened;
     this.#metrics = metrics;
-    this.#token = openToken(config.dataDir);
-    this.#router = new CurrentRouter(config);
+    const { dataDir } = config;
+    this.#authenticate = authenticator(
+      openToken(dataDir),
+      dataDir,
+      (why) => log.error("API tokens cannot be used", { why }),
+    );
+    this.#addressFile = new AddressFile(dataDir, log);
+    this.#admission = new Admission(store);
+    this.#accounts = new AccountDirectory(config.dataDir, config.accounts, { clock, log });
+    this.#gate = new AccountGate({
+      clock,
+      log,
+      accounts: this.#accounts,
+      allowance: new Allowance(clock, (...since) => view.submitted(...since)),
+      secret: openLoginSecret(config.dataDir),
+    });
     this.#resolver = new CurrentResolver(config, clock);
+    this.#router = new CurrentRouter(config, { resolver: this.#resolver, random, bodies, log });
     this.#sessions = new Sessions(clock);
     this.#transports = new Transports({
       clock,
@@ -112,12 +144,14 @@ export class Queue {
       sessions: this.#sessions,
     }, config);
     const ids = ulids(clock, random);
+    this.#ids = ids;
     this.#reporter = new DsnComposer({ hostname: config.hostname, bodies, clock, ids });
     this.#submitter = new QueueSubmitter({
       clock,
       ids,
       store,
       unavailable: () => this.#supervisor?.storeFailed(),
+      admission: this.#admission,
     });
     metrics.observe({ store, queue: view });
     this.#gauges();
@@ -143,6 +177,11 @@ export class Queue {
    */
   async start(failed: (cause: unknown) => void): Promise<void> {
     try {
+      await this.#admission.load();
+      const { paused } = this.#admission.state;
+      if (paused) {
+        this.#world.log.warn("no new mail is taken; `queue resume` ends that", { ...paused });
+      }
       await this.#tree.start(failed);
     } catch (cause) {
       await this.#opened.close();
@@ -172,6 +211,7 @@ export class Queue {
       throw new Error(`config: ${keys} cannot change while the queue runs: restart it`);
     }
     const resolver = this.#resolver.prepare(config);
+    this.#accounts.use(config.accounts);
     const before = this.#config;
     this.#config = config;
     if (JSON.stringify(config.listeners) !== JSON.stringify(before.listeners)) {
@@ -186,7 +226,17 @@ export class Queue {
     resolver();
     this.#router.use(config);
     this.#transports.reload(config);
-    if (this.#supervisor) this.#supervisor.limits = config.queue;
+    if (this.#supervisor) this.#supervisor.limits = limitsOf(config);
+  }
+
+  /**
+   * Carries out an operator's command on a message.
+   * @throws CommandRefused when it does not fit the message's state
+   * @throws StoreUnavailable when it could not be recorded, or the queue is being restarted
+   */
+  async act(stream: string, command: Command): Promise<Message> {
+    if (!this.#supervisor) throw new StoreUnavailable("the queue is not running yet");
+    return await this.#supervisor.act(stream, command);
   }
 
   #queuePart(ids: ReturnType<typeof ulids>): Part {
@@ -209,7 +259,7 @@ export class Queue {
             reporter: this.#reporter,
             policy: () => this.#config.queue.retry,
           },
-          this.#config.queue,
+          limitsOf(this.#config),
           failed,
         );
         this.#supervisor = supervisor;
@@ -233,21 +283,22 @@ export class Queue {
     return {
       name,
       start: async () => {
-        const { limits, certificate } = config;
-        const server = new SmtpServer({ submitter: this.#submitter, bodies, clock, log }, {
+        const { limits, certificate, auth } = config;
+        const gate = auth === "required" ? this.#gate : undefined;
+        if (gate && this.#accounts.size === 0) {
+          log.warn("mail takes a login here, and there is no account; add one", {
+            listener: config.name,
+            command: "deno task account add NAME --address ADDRESS",
+          });
+        }
+        const ports = { submitter: this.#submitter, bodies, clock, log, ...(gate && { gate }) };
+        const server = new SmtpServer(ports, {
           name: config.name,
           hostname: this.#config.hostname,
           address: config.listen.address,
           port: config.listen.port,
           protocol: config.protocol,
-          ...(certificate
-            ? {
-              tls: {
-                cert: await Deno.readTextFile(certificate.certFile),
-                key: await Deno.readTextFile(certificate.keyFile),
-              },
-            }
-            : {}),
+          ...(certificate ? { tls: new CertificateFiles(certificate, { clock, log }) } : {}),
           limits: {
             messageSize: limits.maxSize,
             recipients: limits.maxRecipients,
@@ -255,6 +306,7 @@ export class Queue {
             connectionsPerAddress: limits.maxConnectionsPerAddress,
             unproductive: limits.maxIdleCommands,
             idle: limits.idleTimeout,
+            hold: limits.maxHold,
           },
         });
         const at = await server.listen();
@@ -272,7 +324,7 @@ export class Queue {
 
   #httpDoor(config: HttpListenerConfig): Part {
     const { clock, log } = this.#world;
-    const { store, view } = this.#opened;
+    const { store, view, bodies, row } = this.#opened;
     const name = `http ${config.name}`;
     let server: HttpServer | undefined;
     return {
@@ -284,15 +336,27 @@ export class Queue {
           now: () => clock.now(),
           readiness: () => this.#readiness(),
           metrics: () => this.#metrics.text(),
-          token: this.#token,
+          authenticate: this.#authenticate,
+          submitter: this.#submitter,
+          bodies,
+          clock,
+          hostname: this.#config.hostname,
+          listener: config.name,
+          idempotent: (account, key) => row(idempotencyProjection, idempotencyId(account, key)),
+          act: (stream, command) => this.act(stream, command),
+          transports: () => [...this.#config.transports.keys()],
+          admission: this.#admission,
+          newId: () => this.#ids.next(),
           log,
         });
         const at = server.listen();
         this.#bound.set(name, { name: config.name, protocol: config.protocol, ...at });
+        this.#addressFile.listening(name, at);
         return Promise.resolve();
       },
       stop: async () => {
         this.#bound.delete(name);
+        this.#addressFile.closed(name);
         await server?.close();
       },
     };
@@ -300,6 +364,8 @@ export class Queue {
 
   #readiness(): Readiness {
     if (this.#stopping) return { ok: false, why: "shutting down" };
+    const { paused } = this.#admission.state;
+    if (paused) return { ok: false, why: `no new mail is taken, ${said(paused)}` };
     const health = this.#opened.store.health();
     return health.ok
       ? { ok: true }
@@ -314,6 +380,18 @@ export class Queue {
       "SMTP clients connected now.",
       sum((stats) => stats.connections),
     );
+    this.#metrics.totalsBy(
+      "postledger_logins_total",
+      "Logins by mechanism and by how they ended.",
+      ["mechanism", "result"],
+      () => this.#gate.logins(),
+    );
+    this.#metrics.totals(
+      "postledger_limited_total",
+      "Messages and recipients turned away, by the limit of the account that was reached.",
+      "limit",
+      () => this.#gate.limited(),
+    );
     this.#metrics.gauge(
       "postledger_attempts_running",
       "Delivery attempts running now.",
@@ -326,6 +404,11 @@ export class Queue {
     );
   }
 }
+
+const limitsOf = ({ queue }: Config): Limits => ({
+  concurrency: queue.concurrency,
+  policy: () => ({ concurrency: queue.destinationConcurrency }),
+});
 
 /** The listeners of the configuration in force, as one part of the tree. */
 class Doors implements Part {
@@ -354,15 +437,20 @@ class Doors implements Part {
 
 /** The router of the configuration in force. */
 class CurrentRouter implements Router {
+  readonly #ports: RouterPorts;
   #current: ConfiguredRouter;
-  constructor(config: Config) {
-    this.#current = new ConfiguredRouter(config);
+  constructor(config: Config, ports: RouterPorts) {
+    this.#ports = ports;
+    this.#current = new ConfiguredRouter(config, ports);
   }
   use(config: Config): void {
-    this.#current = new ConfiguredRouter(config);
+    this.#current = new ConfiguredRouter(config, this.#ports);
   }
   choose(...facts: Parameters<Router["choose"]>) {
     return this.#current.choose(...facts);
+  }
+  expect(...facts: Parameters<Router["expect"]>) {
+    return this.#current.expect(...facts);
   }
   destination(...of: Parameters<Router["destination"]>) {
     return this.#current.destination(...of);

@@ -159,6 +159,8 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "TLSAGathered":
     case "HostTried":
     case "DSNSent":
+    case "DestinationDown":
+    case "DestinationUp":
     case "HoldRuleAdded":
     case "HoldRuleRemoved":
     case "IntakePaused":
@@ -214,3 +216,16 @@ export interface QueueView {
   /** Number of messages by state; kept, not counted, so that asking is cheap. */
   depth(): Promise<Record<QueueState, number>>;
 }
+
+/** What an account has submitted, for limits. */
+export interface SubmissionCounts {
+  /** Since a time, in buckets of so many milliseconds; `at` is where a bucket begins. */
+  submitted(account: string, since: number, bucket: number): Promise<SubmissionCount[]>;
+}
+
+/** Times are epoch milliseconds. */
+export type SubmissionCount = {
+  readonly at: number;
+  readonly messages: number;
+  readonly recipients: number;
+};

@@ -2,10 +2,17 @@
  * What has to fit together between the sections of a config: names that are used and defined,
  * addresses and domains that are named once, routes that can be reached.
  */
+import { isLoopback } from "../smtp/server/loopback.ts";
 import { coversDomain, type DomainPattern, matchesDomain } from "./domain_pattern.ts";
 import { didYouMean, formatPath, type Path, type Problem } from "./problems.ts";
 import type { ConfigFile } from "./schema.ts";
-import { DIRECT, type ListenerConfig, type RouteConfig, type RouteTable } from "./types.ts";
+import {
+  DIRECT,
+  type HeaderCriterion,
+  type ListenerConfig,
+  type RouteConfig,
+  type RouteTable,
+} from "./types.ts";
 
 /** A route with its place in the file. */
 export interface PlacedRoute extends RouteConfig {
@@ -18,8 +25,39 @@ export interface PlacedRoutes extends RouteTable {
   readonly global: readonly PlacedRoute[];
 }
 
-/** Two listeners cannot share an address; port 0 is a new one each time. */
 export function checkListeners(listeners: readonly ListenerConfig[]): Problem[] {
+  return [...sharedAddresses(listeners), ...listeners.flatMap(exposure)];
+}
+
+/** Who can reach a listener that takes mail must log in, and log in over TLS. */
+function exposure(listener: ListenerConfig): Problem[] {
+  if (listener.protocol === "http") return [];
+  const { name, protocol, listen, auth, certificate } = listener;
+  const problems: Problem[] = [];
+  const open = !isLoopback(listen.address);
+  if (auth === "none" && open) {
+    problems.push({
+      path: ["listen", name, "address"],
+      message:
+        'is not a loopback address, so anybody could send through it; write auth = "required"' +
+        ", or listen on 127.0.0.1 or [::1]",
+      showValue: true,
+    });
+  }
+  if (!certificate && (protocol === "submissions" || (auth === "required" && open))) {
+    const why = protocol === "submissions"
+      ? "the protocol is TLS"
+      : "passwords come in over TLS only";
+    problems.push({
+      path: ["listen", name, "cert_file"],
+      message: `is missing: ${why}; name cert_file and key_file`,
+    });
+  }
+  return problems;
+}
+
+/** Two listeners cannot share an address; port 0 is a new one each time. */
+function sharedAddresses(listeners: readonly ListenerConfig[]): Problem[] {
   const names = new Map<string, string>();
   return listeners.flatMap(({ name, listen }) => {
     if (listen.port === 0) return [];
@@ -97,7 +135,11 @@ function checkRoute(route: PlacedRoute, maxAttempts: number): Problem[] {
       showValue: true,
     });
   }
-  const criteria = [["from_domain", route.fromDomain], ["to_domain", route.toDomain]] as const;
+  const criteria = [
+    ["from_domain", route.fromDomain],
+    ["to_domain", route.toDomain],
+    ["to_mx", route.toMx],
+  ] as const;
   for (const [name, patterns] of criteria) {
     patterns?.forEach((pattern, n) => {
       const wider = patterns.findIndex((other, m) =>
@@ -132,6 +174,10 @@ interface Atom {
   readonly from?: DomainPattern | undefined;
   readonly to?: DomainPattern | undefined;
   readonly minimumAttempts: number;
+  readonly mx?: DomainPattern | undefined;
+  /** -1: of any size. */
+  readonly sizeOver: number;
+  readonly header?: HeaderCriterion | undefined;
 }
 
 function atomsOf(route: RouteConfig, owner?: string): Atom[] {
@@ -139,9 +185,11 @@ function atomsOf(route: RouteConfig, owner?: string): Atom[] {
     domain: owner,
     below: false,
   }];
-  const minimumAttempts = route.minimumAttempts ?? 0;
+  const { minimumAttempts = 0, sizeOver = -1, header } = route;
   return froms.flatMap((from) =>
-    (route.toDomain ?? [undefined]).map((to) => ({ from, to, minimumAttempts }))
+    (route.toDomain ?? [undefined]).flatMap((to) =>
+      (route.toMx ?? [undefined]).map((mx) => ({ from, to, mx, minimumAttempts, sizeOver, header }))
+    )
   );
 }
 
@@ -151,9 +199,19 @@ const covers = (
 ): boolean =>
   !wide || (narrow !== undefined && wide.some((pattern) => coversDomain(pattern, narrow)));
 
-const takes = (route: RouteConfig, { from, to, minimumAttempts }: Atom): boolean =>
-  covers(route.fromDomain, from) && covers(route.toDomain, to) &&
-  (route.minimumAttempts ?? 0) <= minimumAttempts;
+const takes = (route: RouteConfig, atom: Atom): boolean =>
+  covers(route.fromDomain, atom.from) && covers(route.toDomain, atom.to) &&
+  covers(route.toMx, atom.mx) && (route.minimumAttempts ?? 0) <= atom.minimumAttempts &&
+  (route.sizeOver ?? -1) <= atom.sizeOver && coversHeader(route.header, atom.header);
+
+function coversHeader(
+  wide: HeaderCriterion | undefined,
+  narrow: HeaderCriterion | undefined,
+): boolean {
+  if (!wide) return true;
+  if (narrow?.name.toLowerCase() !== wide.name.toLowerCase()) return false;
+  return wide.value === undefined || wide.value.toLowerCase() === narrow.value?.toLowerCase();
+}
 
 /**
  * Routes that no message reaches, since earlier ones take all that they would. Exact: an atom has

@@ -15,6 +15,7 @@ import {
   type PlacedRoute,
   type PlacedRoutes,
 } from "./checks.ts";
+import { accountsOf } from "./accounts.ts";
 import { hostName } from "../dns/names.ts";
 import { type Environment, fillIn } from "./environment.ts";
 import {
@@ -25,15 +26,11 @@ import {
   type Path,
   type Problem,
   problemsOf,
+  reasonOf,
 } from "./problems.ts";
 import { ConfigFile, type RouteEntry } from "./schema.ts";
-import {
-  type CertificateFiles,
-  type Config,
-  DIRECT,
-  type ListenerConfig,
-  type TransportConfig,
-} from "./types.ts";
+import { secretsInClear, transportsOf } from "./transports.ts";
+import type { CertificateFiles, Config, HeaderCriterion, ListenerConfig } from "./types.ts";
 
 export interface ConfigSource {
   /** The TOML file; without one the built-in configuration is used. */
@@ -79,6 +76,7 @@ export function loadConfig(source: ConfigSource): Config {
     throw new ConfigError(problems.map((problem) => formatProblem(problem, tree)));
   }
   const data = parsed.data;
+  const warnings = secretsInClear(data, tree);
   return {
     ...(file === undefined ? {} : { file }),
     hostname: data.hostname ?? systemHostname(source),
@@ -94,8 +92,10 @@ export function loadConfig(source: ConfigSource): Config {
       concurrency: data.queue.concurrency,
       destinationConcurrency: data.queue.destination_concurrency,
     },
+    accounts: built.accounts,
     routes: built.routes,
     transports: built.transports,
+    ...(warnings.length > 0 ? { warnings } : {}),
   };
 }
 
@@ -120,15 +120,6 @@ function readToml(file: string): Record<string, unknown> {
     throw new ConfigError([`config: ${file}:${error.line}:${error.column}: not TOML: ${why}`]);
   }
 }
-
-const reasonOf = (error: unknown): string =>
-  error instanceof Deno.errors.NotFound
-    ? "there is no such file"
-    : error instanceof Deno.errors.PermissionDenied
-    ? "permission denied"
-    : error instanceof Error
-    ? error.message
-    : String(error);
 
 /** The environment of the process, then `.env` beside the config. */
 function withDotenv(env: Environment, folder: string): Environment {
@@ -161,15 +152,16 @@ function build(data: ConfigFile, base: string) {
   const problems: Problem[] = [];
   const listeners = Object.entries(data.listen).map(([name, entry]) =>
     listener(name, entry, base, problems)
-  ).filter((entry) => entry !== undefined);
-  const transports = transportsOf(data, problems);
+  );
+  const transports = transportsOf(data, base, problems);
   const routes = routesOf(data, problems);
+  const accounts = accountsOf(data.accounts, problems);
   problems.push(
     ...checkListeners(listeners),
     ...checkQueue(data.queue),
     ...checkRoutes(routes, data.queue.max_attempts),
   );
-  return { listeners, transports, routes, problems };
+  return { listeners, transports, accounts, routes, problems };
 }
 
 function listener(
@@ -177,16 +169,19 @@ function listener(
   entry: ConfigFile["listen"][string],
   base: string,
   problems: Problem[],
-): ListenerConfig | undefined {
+): ListenerConfig {
   switch (entry.protocol) {
     case "http":
       return { protocol: "http", name, listen: entry.address };
-    case "smtp": {
+    case "smtp":
+    case "submission":
+    case "submissions": {
       const certificate = certificateOf(entry, ["listen", name], base, problems);
       return {
-        protocol: "smtp",
+        protocol: entry.protocol,
         name,
         listen: entry.address,
+        auth: entry.auth,
         ...(certificate ? { certificate } : {}),
         limits: {
           maxSize: entry.max_size,
@@ -195,11 +190,10 @@ function listener(
           maxConnectionsPerAddress: entry.max_connections_per_address,
           maxIdleCommands: entry.max_idle_commands,
           idleTimeout: entry.idle_timeout,
+          maxHold: entry.max_hold,
         },
       };
     }
-    default: // what the schema refuses does not come this far
-      return undefined;
   }
 }
 
@@ -215,7 +209,7 @@ function certificateOf(
     const missing = cert_file === undefined ? "cert_file" : "key_file";
     problems.push({
       path: [...at, missing],
-      message: "is missing; STARTTLS takes both cert_file and key_file",
+      message: "is missing; TLS takes both cert_file and key_file",
     });
     return undefined;
   }
@@ -230,36 +224,6 @@ function certificateOf(
   return { certFile: resolve(base, cert_file), keyFile: resolve(base, key_file) };
 }
 
-function transportsOf(data: ConfigFile, problems: Problem[]): Map<string, TransportConfig> {
-  const transports = new Map<string, TransportConfig>([[
-    DIRECT,
-    { type: "direct", name: DIRECT, port: 25, ipFamily: "any", allowLoopback: false },
-  ]]);
-  for (const [name, entry] of Object.entries(data.transports)) {
-    if (name === DIRECT && entry.type !== "direct") {
-      problems.push({
-        path: ["transports", DIRECT, "type"],
-        message: 'cannot be the type of the transport named "direct"; choose another name',
-        showValue: true,
-      });
-    }
-    if (entry.type === "direct") {
-      const { type, port, ip_family, allow_loopback } = entry;
-      transports.set(name, {
-        type,
-        name,
-        port,
-        ipFamily: ip_family,
-        allowLoopback: allow_loopback,
-      });
-    } else if (entry.type === "smtp") {
-      const { type, host, port, tls } = entry;
-      transports.set(name, { type, name, host, port, tls });
-    }
-  }
-  return transports;
-}
-
 function routesOf(data: ConfigFile, problems: Problem[]): PlacedRoutes {
   const place = (entries: readonly RouteEntry[], owner: Path): PlacedRoute[] =>
     entries.map((entry, n) => {
@@ -270,6 +234,9 @@ function routesOf(data: ConfigFile, problems: Problem[]): PlacedRoutes {
         ...(entry.from_domain ? { fromDomain: entry.from_domain } : {}),
         ...(entry.to_domain ? { toDomain: entry.to_domain } : {}),
         ...(entry.minimum_attempts ? { minimumAttempts: entry.minimum_attempts } : {}),
+        ...(entry.to_mx ? { toMx: entry.to_mx } : {}),
+        ...(entry.size_over === undefined ? {} : { sizeOver: entry.size_over }),
+        ...(entry.header ? { header: headerOf(entry.header) } : {}),
         transport: entry.transport,
       };
     });
@@ -290,3 +257,8 @@ function routesOf(data: ConfigFile, problems: Problem[]): PlacedRoutes {
   }
   return { accounts, domains, global: place(data.routes, []) };
 }
+
+const headerOf = ({ name, value }: NonNullable<RouteEntry["header"]>): HeaderCriterion => ({
+  name,
+  ...(value === undefined ? {} : { value }),
+});

@@ -154,3 +154,13 @@ export function problemsOf(error: z.ZodError): Problem[] {
     return [{ path: issue.path, message: issue.message, showValue: true }];
   });
 }
+
+/** What the system says of a file, in words. */
+export const reasonOf = (error: unknown): string =>
+  error instanceof Deno.errors.NotFound
+    ? "there is no such file"
+    : error instanceof Deno.errors.PermissionDenied
+    ? "permission denied"
+    : error instanceof Error
+    ? error.message
+    : String(error);

@@ -103,6 +103,16 @@ export const Host = text(
   'is not a host; write a name like "relay.example.net" or an IP address, without a port',
 );
 
+export const IpAddress = text(
+  (value) => isIP(value) === 0 ? undefined : value,
+  'is not an IP address; write it like "192.0.2.1" or "2001:db8::1"',
+);
+
+export const SocksProxyAddress = text(
+  (value) => parseSocketAddress(value, 1080),
+  'is not the IP address of a proxy; write it like "198.51.100.7:1080" or "[2001:db8::7]:1080"',
+);
+
 export const Pattern = text(
   parseDomainPattern,
   'is not a domain; write "example.org", or ".example.org" for it and all below it',

@@ -6,7 +6,12 @@
  * union here, a new shape in schema.ts, and nothing else in this folder.
  */
 import type { RetryPolicy } from "../../actors/retry.ts";
+import type { AddressPattern } from "../accounts/address_pattern.ts";
+import type { AccountLimits } from "../accounts/allowance.ts";
+import type { StoredCredentials } from "../smtp/sasl/credentials.ts";
+import type { MechanismName } from "../smtp/sasl/mechanism.ts";
 import type { DomainPattern } from "./domain_pattern.ts";
+import type { Secret } from "./secret.ts";
 
 /** An IP address (without brackets) and a port; port 0 asks the system for a free one. */
 export interface SocketAddress {
@@ -24,9 +29,13 @@ export interface Config {
   readonly dns: DnsConfig;
   readonly listeners: readonly ListenerConfig[];
   readonly queue: QueueConfig;
+  /** Those that the config file holds; the data folder may hold more. */
+  readonly accounts: readonly AccountConfig[];
   readonly routes: RouteTable;
   /** By name; always has "direct". */
   readonly transports: ReadonlyMap<string, TransportConfig>;
+  /** What the operator should know though the config is taken; a line each, absent for none. */
+  readonly warnings?: readonly string[];
 }
 
 export interface DnsConfig {
@@ -45,12 +54,27 @@ export interface CertificateFiles {
 }
 
 export interface SmtpListenerConfig {
-  readonly protocol: "smtp";
+  readonly protocol: "smtp" | "submission" | "submissions";
   readonly name: string;
   readonly listen: SocketAddress;
-  /** Offered with STARTTLS; absent: STARTTLS is not offered. */
+  /** Whether mail takes a login; without one a listener is on a loopback address. */
+  readonly auth: "none" | "required";
+  /** Absent: TLS is not offered. */
   readonly certificate?: CertificateFiles;
   readonly limits: SmtpLimits;
+}
+
+/** Who may submit, as what, and how much. */
+export interface AccountConfig {
+  readonly name: string;
+  readonly addresses: readonly AddressPattern[];
+  /** Absent: nobody can log in. */
+  readonly credentials?: StoredCredentials;
+  /** Whether the authors in the From field have to be the account's too. */
+  readonly checkHeaderFrom: boolean;
+  /** Whether mail from the null reverse-path is taken: for programs that send reports. */
+  readonly nullSender: boolean;
+  readonly limits: AccountLimits;
 }
 
 export interface SmtpLimits {
@@ -65,6 +89,8 @@ export interface SmtpLimits {
   readonly maxIdleCommands: number;
   /** Milliseconds without an octet from the client (RFC 5321, section 4.5.3.2.7: five minutes). */
   readonly idleTimeout: number;
+  /** Milliseconds for which a client may have a message held (RFC 4865). */
+  readonly maxHold: number;
 }
 
 export interface HttpListenerConfig {
@@ -90,8 +116,20 @@ export interface RouteConfig {
   readonly toDomain?: readonly DomainPattern[];
   /** Matches when at least this many attempts have been made before this one. */
   readonly minimumAttempts?: number;
+  /** Any of these matches the name of any MX host of the recipient's domain. */
+  readonly toMx?: readonly DomainPattern[];
+  /** Matches messages of more octets than this. */
+  readonly sizeOver?: number;
+  readonly header?: HeaderCriterion;
   /** Name of the transport. */
   readonly transport: string;
+}
+
+/** A field that the header of the message must have. Compared without regard to ASCII case. */
+export interface HeaderCriterion {
+  readonly name: string;
+  /** Its whole value, unfolded and trimmed; absent: any. */
+  readonly value?: string;
 }
 
 /** Routes by scope. The account of a message is asked first, then its sender's domain, then all. */
@@ -101,7 +139,10 @@ export interface RouteTable {
   readonly global: readonly RouteConfig[];
 }
 
-export type TransportConfig = DirectTransportConfig | SmtpTransportConfig;
+export type TransportConfig =
+  | DirectTransportConfig
+  | SmarthostTransportConfig
+  | SocksTransportConfig;
 
 /** Delivery to the MX hosts of the recipient's domain. */
 export interface DirectTransportConfig {
@@ -111,16 +152,67 @@ export interface DirectTransportConfig {
   readonly ipFamily: IpFamily;
   /** MX hosts at loopback addresses are dialled too: for tests and demonstrations only. */
   readonly allowLoopback: boolean;
+  readonly localAddresses?: LocalAddresses;
 }
 
-/** Delivery to one configured host, over SMTP with STARTTLS as `tls` says. */
-export interface SmtpTransportConfig {
-  readonly type: "smtp";
+/** Delivery to the MX hosts of the recipient's domain through a SOCKS5 proxy. */
+export interface SocksTransportConfig {
+  readonly type: "socks";
+  readonly name: string;
+  readonly proxy: SocketAddress;
+  readonly username?: string;
+  readonly password?: Secret;
+  /** The addresses that receivers see; empty where they are not known. */
+  readonly remoteIps: readonly string[];
+  /** Our name in EHLO through this proxy; absent: that of this host. */
+  readonly remoteHostname?: string;
+  readonly port: number;
+  /** What the families of `remoteIps` allow, where `ip_family` does not say. */
+  readonly ipFamily: IpFamily;
+  readonly allowLoopback: boolean;
+  readonly localAddresses?: LocalAddresses;
+}
+
+/** Delivery to one configured host. */
+export interface SmarthostTransportConfig {
+  /** `submissions` is TLS from the first octet; the others are STARTTLS as `tls` says. */
+  readonly type: "smtp" | "submission" | "submissions";
   readonly name: string;
   /** Host name (A-labels) or IP address without brackets. */
   readonly host: string;
   readonly port: number;
   readonly tls: SmarthostTls;
+  readonly ipFamily: IpFamily;
+  readonly localAddresses?: LocalAddresses;
+  /** Trust anchors in PEM for `verified`, instead of the system's. */
+  readonly ca?: readonly string[];
+  readonly certificate?: ClientCertificateConfig;
+  readonly auth?: AuthConfig;
+}
+
+/** Addresses of this machine to dial from; a family without one is left to the system. */
+export interface LocalAddresses {
+  readonly ipv4?: string;
+  readonly ipv6?: string;
+}
+
+/** A certificate to show to servers that ask for one, in PEM. */
+export interface ClientCertificateConfig {
+  readonly cert: string;
+  readonly key: Secret;
+}
+
+/** The login at a smarthost. */
+export interface AuthConfig {
+  readonly username: string;
+  readonly secret:
+    | { readonly kind: "password"; readonly value: Secret }
+    | { readonly kind: "password_file" | "token_file"; readonly path: string }
+    | { readonly kind: "token_command"; readonly argv: readonly string[] };
+  /** Only these, in this order; absent: the most secure one that both sides have. */
+  readonly mechanisms?: readonly MechanismName[];
+  /** Passwords and tokens go even over what is not verified TLS. */
+  readonly insecurePlain: boolean;
 }
 
 export const IP_FAMILIES = ["any", "ipv4", "ipv6"] as const;

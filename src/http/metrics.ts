@@ -185,6 +185,27 @@ export class Metrics {
     });
   }
 
+  /** Like `totals`, by several labels. */
+  totalsBy<L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    values: () => Iterable<
+      { readonly labels: Readonly<Record<L, string>>; readonly count: number }
+    >,
+  ): void {
+    new Counter({
+      name,
+      help,
+      labelNames: [...labelNames],
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        for (const { labels, count } of values()) this.inc(labels, count);
+      },
+    });
+  }
+
   async text(): Promise<{ readonly contentType: string; readonly text: string }> {
     return { contentType: this.#registry.contentType, text: await this.#registry.metrics() };
   }

@@ -2,16 +2,19 @@
  * SmtpServer: a listener for SMTP (RFC 5321), submission (RFC 6409) and submission in TLS
  * (RFC 8314). It accepts connections within limits and gives each a session (server/session.ts).
  *
- * Anyone who can connect may send, so it listens on loopback addresses only.
+ * Where no login is asked for, anyone who can connect may send, so such a listener has a loopback
+ * address. Any other asks for a login, over TLS.
  */
 import { createServer, type Server, type Socket } from "node:net";
-import { createSecureContext } from "node:tls";
 import type { BodyStore, Clock, Log, Submitter } from "../../actors/ports.ts";
+import type { AccountGate } from "../accounts/gate.ts";
 import { isDomain } from "./address.ts";
+import { type CertificateSource, fixedCertificate, type Pem } from "./server/certificate.ts";
 import { Connection } from "./server/connection.ts";
 import { DEFAULT_SMTP_LIMITS, type SmtpLimits } from "./server/limits.ts";
 import { isLoopback } from "./server/loopback.ts";
-import { type Listener, Session } from "./server/session.ts";
+import type { Listener } from "./server/listener.ts";
+import { Session } from "./server/session.ts";
 import type { Counters, SmtpStats } from "./server/stats.ts";
 
 export interface SmtpServerPorts {
@@ -19,6 +22,8 @@ export interface SmtpServerPorts {
   readonly bodies: BodyStore;
   readonly clock: Clock;
   readonly log: Log;
+  /** Asks for a login before mail is taken; absent: none is needed. */
+  readonly gate?: AccountGate;
 }
 
 export interface SmtpServerOptions {
@@ -26,14 +31,14 @@ export interface SmtpServerOptions {
   readonly name: string;
   /** Our host name, for the greeting and the Received field. */
   readonly hostname: string;
-  /** A loopback address. */
+  /** Without a gate, a loopback address. */
   readonly address: string;
   /** 0 takes any free port. */
   readonly port: number;
   /** `smtp` and `submission` offer STARTTLS when there is a key; `submissions` is TLS at once. */
   readonly protocol: "smtp" | "submission" | "submissions";
-  /** Certificate chain and key, PEM. */
-  readonly tls?: { readonly cert: string; readonly key: string };
+  /** A certificate chain and key that stay, or where to get the ones of the moment. */
+  readonly tls?: Pem | CertificateSource;
   readonly limits?: Partial<SmtpLimits>;
 }
 
@@ -56,7 +61,8 @@ export class SmtpServer {
   /** @throws Error when the options cannot be served: address, key or certificate */
   constructor(ports: SmtpServerPorts, options: SmtpServerOptions) {
     const { name, address, protocol, tls, hostname } = options;
-    if (!isLoopback(address)) {
+    const loopback = isLoopback(address);
+    if (!loopback && !ports.gate) {
       throw new Error(
         `listener ${name}: ${address} is not a loopback address; without authentication only ` +
           "127.0.0.0/8 and ::1 are served",
@@ -68,14 +74,19 @@ export class SmtpServer {
     if (protocol === "submissions" && !tls) {
       throw new Error(`listener ${name}: protocol submissions needs a certificate and its key`);
     }
+    if (!loopback && !tls) {
+      throw new Error(`listener ${name}: a login needs TLS: a certificate and its key`);
+    }
     this.#options = options;
     this.#listener = {
       ...ports,
+      gate: ports.gate,
+      loopback,
       name,
       hostname,
       limits: { ...DEFAULT_SMTP_LIMITS, ...options.limits },
       implicitTls: protocol === "submissions",
-      tls: tls && createSecureContext({ cert: tls.cert, key: tls.key, minVersion: "TLSv1.2" }),
+      tls: tls && ("cert" in tls ? fixedCertificate(tls) : tls),
       counters: this.#counters,
     };
     // Half-open: a client may close its side behind its last command, and still gets the replies.

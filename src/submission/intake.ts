@@ -47,12 +47,16 @@ export interface TakenMessage {
   readonly tlsOptional: boolean;
 }
 
+/** Looks at the header section as it came in; says what stands against the message, if anything. */
+export type InspectHeader = (header: Uint8Array) => Refusal | undefined;
+
 const CRLF = Buffer.from("\r\n");
 
 export class Intake {
   readonly #bodies: BodyStore;
   readonly #trace: Trace;
   readonly #limits: IntakeLimits;
+  readonly #inspect: InspectHeader | undefined;
   readonly #lines: LineCheck;
   #size = 0;
   /** The header section so far, while it is not whole; grows by doubling. */
@@ -68,10 +72,16 @@ export class Intake {
   #addedNonAscii = false;
   #refusal: Refusal | undefined;
 
-  constructor(bodies: BodyStore, trace: Trace, limits: IntakeLimits = DEFAULT_INTAKE_LIMITS) {
+  constructor(
+    bodies: BodyStore,
+    trace: Trace,
+    limits: IntakeLimits = DEFAULT_INTAKE_LIMITS,
+    inspect?: InspectHeader,
+  ) {
     this.#bodies = bodies;
     this.#trace = trace;
     this.#limits = limits;
+    this.#inspect = inspect;
     this.#lines = new LineCheck(limits.textLine);
   }
 
@@ -223,6 +233,8 @@ export class Intake {
         ),
       );
     }
+    const objection = this.#inspect?.(header);
+    if (objection) return this.refuse(objection);
     this.#internationalized = this.#lines.has8bit && isInternationalized(header);
     this.#messageId = facts.messageId;
     this.#tlsOptional = facts.tlsOptional;

@@ -18,6 +18,8 @@ export interface Trace {
   readonly id: string;
   /** The recipient; only where there is exactly one, so that none learns of another. */
   readonly for?: string;
+  /** As the client asked with MT-PRIORITY (RFC 6710). */
+  readonly priority?: number;
   /** Epoch milliseconds. */
   readonly at: number;
 }
@@ -30,6 +32,7 @@ export function receivedField(trace: Trace): string {
   if (trace.tls) lines.push(`(${trace.tls.protocol} ${trace.tls.cipher})`);
   lines.push(`id ${trace.id}`);
   if (trace.for !== undefined) lines.push(`for <${trace.for}>`);
+  if (trace.priority !== undefined) lines.push(`priority ${trace.priority}`);
   return field("Received", `${lines.join("\r\n\t")};\r\n\t${dateTime(trace.at)}`);
 }
 

@@ -35,6 +35,8 @@ export class Connection {
   /** Wakes whoever waits; at most one does. */
   #wake: ((why: Awaited) => void) | undefined;
   #waitsForDrain = false;
+  /** Input does not end the wait. */
+  #pausing = false;
   #deadline = Infinity;
   #cancelTimer: (() => void) | undefined;
   #timerAt = Infinity;
@@ -96,6 +98,16 @@ export class Connection {
     if (this.#ended || this.#broken) return "closed";
     this.#resume();
     return this.#wait(ms);
+  }
+
+  /** Waits, replies sent; `timeout` when the time is over. What comes meanwhile is kept. */
+  async pause(ms: number): Promise<Awaited> {
+    this.flush();
+    if (this.#ended) return "closed";
+    this.#pausing = true;
+    const why = await this.#wait(ms);
+    this.#pausing = false;
+    return why;
   }
 
   /** Ends the wait that is on, if one is. */
@@ -165,7 +177,7 @@ export class Connection {
       this.#paused = true;
       this.#stream.pause();
     }
-    if (!this.#waitsForDrain) this.#awake("ready");
+    if (!this.#waitsForDrain && !this.#pausing) this.#awake("ready");
   }
 
   #onEnd(): void {

@@ -63,8 +63,11 @@ export class Input {
     this.#octets += octets.length;
   }
 
-  /** The next command line, without its CRLF; undefined when it is not whole yet. */
-  line(): InputLine | undefined {
+  /**
+   * The next command line, without its CRLF; undefined when it is not whole yet.
+   * @param longest octets that it may have, CRLF included
+   */
+  line(longest = this.limits.commandLine): InputLine | undefined {
     for (;;) {
       const lf = this.#current.indexOf(LF);
       if (this.#skipped >= 0) {
@@ -74,7 +77,7 @@ export class Input {
         continue;
       }
       const length = lf < 0 ? this.#current.length : lf + 1;
-      if (length > this.limits.commandLine) {
+      if (length > longest) {
         this.#skipped = 0;
         continue;
       }

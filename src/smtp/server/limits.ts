@@ -25,6 +25,8 @@ export interface SmtpLimits extends IntakeLimits {
   readonly idle: number;
   /** Milliseconds for the whole content of a message: a client must not dribble for ever. */
   readonly content: number;
+  /** Milliseconds for which a client may have a message held (RFC 4865). */
+  readonly hold: number;
   /** Milliseconds for a TLS handshake. */
   readonly handshake: number;
   /** Milliseconds in which the client may close after our last word. */
@@ -43,6 +45,7 @@ export const DEFAULT_SMTP_LIMITS: SmtpLimits = {
   messages: 10_000,
   idle: 5 * 60_000,
   content: 60 * 60_000,
+  hold: 7 * 24 * 60 * 60_000,
   handshake: 60_000,
   linger: 5_000,
 };

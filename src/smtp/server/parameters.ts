@@ -1,6 +1,7 @@
 /**
  * Parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (RFC 6152), SMTPUTF8 (RFC 6531), RET, ENVID,
- * NOTIFY and ORCPT (RFC 3461), REQUIRETLS (RFC 8689).
+ * NOTIFY and ORCPT (RFC 3461), REQUIRETLS (RFC 8689), HOLDFOR and HOLDUNTIL (RFC 4865),
+ * MT-PRIORITY (RFC 6710), AUTH (RFC 4954, section 5).
  */
 import type { EventData } from "../../../events/catalogue.ts";
 import { Refusal } from "../../submission/refusal.ts";
@@ -14,6 +15,18 @@ export interface MailParameters {
   readonly smtputf8: boolean;
   readonly requireTLS: boolean;
   readonly dsn: Pick<Dsn, "ret" | "envid">;
+  /** Epoch milliseconds until which the message is held. */
+  readonly due?: number;
+  /** -9 to 9, above 0 before others. */
+  readonly priority?: number;
+}
+
+/** What a future release is measured against. */
+export interface HoldTimes {
+  /** Epoch milliseconds. */
+  readonly now: number;
+  /** Milliseconds. */
+  readonly longest: number;
 }
 
 const MAX_ENVID = 100; // RFC 3461, section 4.4, before decoding
@@ -22,8 +35,10 @@ const MAX_ORCPT = 500; // RFC 3461, section 4.2
 const NOTIFY = ["SUCCESS", "FAILURE", "DELAY"] as const;
 
 /** @throws Refusal */
-export function readMailParameters(text: string): MailParameters {
+export function readMailParameters(text: string, hold: HoldTimes): MailParameters {
   let size: number | undefined;
+  let due: number | undefined;
+  let priority: number | undefined;
   let smtputf8 = false;
   let requireTLS = false;
   const dsn: { ret?: "FULL" | "HDRS"; envid?: string } = {};
@@ -59,11 +74,55 @@ export function readMailParameters(text: string): MailParameters {
         }
         dsn.envid = xtext("ENVID", value);
         break;
+      case "HOLDFOR":
+      case "HOLDUNTIL":
+        if (due !== undefined) throw malformed("HOLDFOR and HOLDUNTIL exclude each other");
+        due = keyword === "HOLDFOR" ? holdFor(value ?? "", hold) : holdUntil(value ?? "", hold);
+        break;
+      case "MT-PRIORITY":
+        if (!/^(?:-?[1-9]|0)$/.test(value ?? "")) {
+          throw malformed("MT-PRIORITY takes a number from -9 to 9");
+        }
+        priority = Number(value);
+        break;
+      case "AUTH":
+        // Who has submitted a message before it came to the client. Read, and not passed on: no
+        // client is trusted to speak for others, which makes it AUTH=<> (RFC 4954, section 5).
+        if (!value) throw malformed("AUTH takes <> or a mailbox");
+        if (value !== "<>") xtext("AUTH", value);
+        break;
       default:
         throw unknown("MAIL");
     }
   }
-  return { ...(size === undefined ? {} : { size }), smtputf8, requireTLS, dsn };
+  return {
+    ...(size === undefined ? {} : { size }),
+    smtputf8,
+    requireTLS,
+    dsn,
+    ...(due === undefined ? {} : { due }),
+    ...(priority === undefined ? {} : { priority }),
+  };
+}
+
+function holdFor(value: string, { now, longest }: HoldTimes): number {
+  if (!/^[1-9]\d{0,8}$/.test(value)) throw malformed("HOLDFOR takes a number of seconds");
+  return held(now + Number(value) * 1_000, now + longest);
+}
+
+/** A time of RFC 3339 in UTC. */
+function holdUntil(value: string, { now, longest }: HoldTimes): number {
+  const until = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z$/i.test(value)
+    ? Date.parse(value.toUpperCase())
+    : NaN;
+  if (Number.isNaN(until)) throw malformed("HOLDUNTIL takes a time like 2030-01-31T09:30:00Z");
+  if (until < now) throw malformed("the time of HOLDUNTIL has passed");
+  return held(until, now + longest);
+}
+
+function held(until: number, latest: number): number {
+  if (until <= latest) return until;
+  throw malformed("the message would be held longer than FUTURERELEASE says");
 }
 
 /** @throws Refusal */

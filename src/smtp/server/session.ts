@@ -3,42 +3,26 @@
  *
  *   greeting → EHLO or HELO → { MAIL → RCPT … → DATA, or BDAT … → 250 when it is on disk } → QUIT
  *
+ * STARTTLS and AUTH stand before the first MAIL; AUTH is in login.ts.
+ *
  * Replies go out when no whole command is left to answer, so a pipelined group (RFC 2920) gets its
  * replies together. Whatever goes wrong with one message leaves the session able to take the next,
  * unless the two sides may no longer agree where commands and content begin and end: then the
  * session ends.
  */
-import type { SecureContext } from "node:tls";
-import type { BodyStore, Clock, Log, Submission, Submitter } from "../../../actors/ports.ts";
-import { IntakeIsPaused } from "../../../actors/admission.ts";
-import { StoreUnavailable } from "../../../events/store.ts";
+import type { Submission } from "../../../actors/ports.ts";
 import { Intake } from "../../submission/intake.ts";
 import { BareLineEnd } from "../../submission/lines.ts";
 import { Refusal } from "../../submission/refusal.ts";
-import { formatMailbox, parseForwardPath, parseReversePath } from "../address.ts";
-import { checkClientName, checkNoArgument, readPath } from "./arguments.ts";
+import { checkClientName, checkNoArgument } from "./arguments.ts";
 import type { Awaited, Connection, TlsFacts } from "./connection.ts";
 import { ContentReader } from "./content.ts";
 import type { InputLine, LineFault } from "./input.ts";
-import type { SmtpLimits } from "./limits.ts";
-import { readMailParameters, readRcptParameters } from "./parameters.ts";
-import type { Counters } from "./stats.ts";
-import { Transaction } from "./transaction.ts";
-
-/** What all sessions of a listener share. */
-export interface Listener {
-  readonly name: string;
-  readonly hostname: string;
-  readonly limits: SmtpLimits;
-  /** TLS begins with the connection (RFC 8314, section 3.3), not with STARTTLS. */
-  readonly implicitTls: boolean;
-  readonly tls: SecureContext | undefined;
-  readonly submitter: Submitter;
-  readonly bodies: BodyStore;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly counters: Counters;
-}
+import { extensionsOf, type Listener, SessionOver } from "./listener.ts";
+import { Login } from "./login.ts";
+import { addRecipient, openTransaction } from "./envelope.ts";
+import { noteFault, refusalFor } from "./faults.ts";
+import type { Transaction } from "./transaction.ts";
 
 const LINE_FAULTS: Record<LineFault, string> = {
   "too long": "the line is too long",
@@ -49,33 +33,31 @@ const LINE_FAULTS: Record<LineFault, string> = {
   "flood": "the line does not end",
 };
 
-/**
- * Thrown where the session is over. Not an Error: it ends every session, QUIT included, and a
- * stack trace that nobody reads would be a tax on each.
- */
-class SessionOver {
-  /** @param reply the last word; undefined where nobody listens */
-  constructor(readonly reply?: string) {}
-}
-
 export class Session {
   readonly #listener: Listener;
   readonly #connection: Connection;
   readonly #content: ContentReader;
+  readonly #login: Login;
   #tls: TlsFacts | undefined;
   #helo: { readonly name: string; readonly extended: boolean } | undefined;
   #transaction: Transaction | undefined;
   /** Since the last message was taken. */
   #unproductive = 0;
   #messages = 0;
-  #waitsForCommand = false;
+  #waitsForClient = false;
   #stopping = false;
 
   constructor(listener: Listener, connection: Connection) {
     this.#listener = listener;
     this.#connection = connection;
     const { clock, limits } = listener;
-    this.#content = new ContentReader(connection, clock, limits, (e) => this.#refusalFor(e));
+    this.#login = new Login(listener, connection);
+    this.#content = new ContentReader(
+      connection,
+      clock,
+      limits,
+      (e) => refusalFor(this.#listener, e),
+    );
   }
 
   /** Runs the session to its end. Never rejects. */
@@ -87,7 +69,7 @@ export class Session {
       for (;;) await this.#answer(await this.#command());
     } catch (error) {
       if (!(error instanceof SessionOver)) {
-        this.#fault(error);
+        noteFault(this.#listener, error);
         this.#reply("421 4.3.0 internal error, closing");
       } else if (error.reply !== undefined) this.#reply(error.reply);
     }
@@ -98,25 +80,30 @@ export class Session {
   /** Ends the session as soon as no content is under way. */
   stop(): void {
     this.#stopping = true;
-    if (this.#waitsForCommand && !this.#transaction?.chunked) this.#connection.interrupt();
+    if (this.#waitsForClient && !this.#transaction?.chunked) this.#connection.interrupt();
   }
 
-  /** The next command line; a client has the idle time to send it whole. */
-  async #command(): Promise<InputLine> {
-    const { clock, limits, hostname } = this.#listener;
-    if (this.#unproductive > limits.unproductive) {
+  /** The next command line. */
+  #command(): Promise<InputLine> {
+    if (this.#unproductive > this.#listener.limits.unproductive) {
       throw new SessionOver("421 4.7.0 too many commands without a message, closing");
     }
+    return this.#line();
+  }
+
+  /** The next line; a client has the idle time to send it whole. */
+  async #line(longest?: number): Promise<InputLine> {
+    const { clock, limits, hostname } = this.#listener;
     const until = clock.monotonic() + limits.idle;
     for (;;) {
       if (this.#stopping && !this.#transaction?.chunked) {
         throw new SessionOver(`421 4.3.2 ${hostname} is shutting down, closing`);
       }
-      const line = this.#connection.input.line();
+      const line = this.#connection.input.line(longest);
       if (line) return line;
-      this.#waitsForCommand = true;
+      this.#waitsForClient = true;
       const why = await this.#connection.more(Math.max(0, until - clock.monotonic()));
-      this.#waitsForCommand = false;
+      this.#waitsForClient = false;
       if (why !== "interrupted") this.#expectReady(why);
     }
   }
@@ -159,6 +146,8 @@ export class Session {
       case "STARTTLS":
         checkNoArgument(rest);
         return this.#startTls();
+      case "AUTH":
+        return this.#auth(rest);
       case "QUIT":
         checkNoArgument(rest);
         throw new SessionOver(`221 2.0.0 ${this.#listener.hostname} closing`);
@@ -177,7 +166,9 @@ export class Session {
       case "EXPN":
         return this.#reply("502 5.5.1 EXPN is not offered");
       case "HELP":
-        return this.#reply("214 2.0.0 EHLO HELO MAIL RCPT DATA BDAT STARTTLS RSET NOOP VRFY QUIT");
+        return this.#reply(
+          "214 2.0.0 EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY QUIT",
+        );
     }
     return this.#reply("500 5.5.1 command not known");
   }
@@ -187,67 +178,52 @@ export class Session {
     checkClientName(verb, name);
     this.#reset();
     this.#unproductive++;
-    const { hostname, limits, tls } = this.#listener;
+    const { hostname } = this.#listener;
     this.#helo = { name, extended: verb === "EHLO" };
     if (verb === "HELO") return this.#reply(`250 ${hostname}`);
-    const keywords = [hostname, "PIPELINING", `SIZE ${limits.messageSize}`];
-    if (tls && !this.#tls) keywords.push("STARTTLS");
-    keywords.push("8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING");
-    if (this.#tls) keywords.push("REQUIRETLS"); // RFC 8689, section 4.1: only within TLS
-    this.#reply(
-      keywords.map((k, i) => `250${i < keywords.length - 1 ? "-" : " "}${k}`).join("\r\n"),
-    );
+    const tls = this.#tls !== undefined;
+    const mechanisms = this.#login.mechanisms(tls);
+    const lines = [hostname, ...extensionsOf(this.#listener, { tls, mechanisms })];
+    this.#reply(lines.map((l, i) => `250${i < lines.length - 1 ? "-" : " "}${l}`).join("\r\n"));
   }
 
-  #mail(rest: string): void {
+  /** RFC 4954, section 4. */
+  async #auth(rest: string): Promise<void> {
+    if (!this.#helo?.extended) throw new Refusal(503, "5.5.1", "EHLO comes first");
+    if (this.#transaction) throw new Refusal(503, "5.5.1", "a transaction is open; RSET ends it");
+    this.#waitsForClient = true; // while a login is made to wait, too
+    try {
+      await this.#login.run(rest, this.#tls !== undefined, (challenge, longest) => {
+        this.#reply(challenge);
+        return this.#line(longest);
+      });
+    } finally {
+      this.#waitsForClient = false;
+    }
+    this.#reply("235 2.7.0 logged in");
+  }
+
+  async #mail(rest: string): Promise<void> {
     if (!this.#helo) throw new Refusal(503, "5.5.1", "EHLO comes first");
     if (this.#transaction) throw new Refusal(503, "5.5.1", "a transaction is open; RSET ends it");
-    const { limits, submitter } = this.#listener;
-    if (submitter.paused) throw paused();
-    const { mailbox, ascii, parameters: words } = readPath(rest, "FROM", parseReversePath);
-    if (words !== "" && !this.#helo.extended) {
-      throw new Refusal(555, "5.5.4", "parameters take EHLO");
-    }
-    const parameters = readMailParameters(words);
-    if (!ascii && !parameters.smtputf8) throw notAscii();
-    if ((parameters.size ?? 0) > limits.messageSize) {
-      throw new Refusal(552, "5.3.4", `the message is larger than ${limits.messageSize} octets`);
-    }
-    if (parameters.requireTLS && !this.#tls) {
-      throw new Refusal(530, "5.7.10", "REQUIRETLS takes a session in TLS");
-    }
-    if (this.#messages >= limits.messages) {
+    const tls = this.#tls !== undefined;
+    const account = this.#login.account(tls);
+    const { extended } = this.#helo;
+    const transaction = await openTransaction(this.#listener, rest, { extended, tls, account });
+    if (this.#messages >= this.#listener.limits.messages) {
       throw new SessionOver("421 4.7.0 enough messages for one connection, closing");
     }
-    this.#transaction = new Transaction(mailbox ? formatMailbox(mailbox) : "", parameters);
+    this.#transaction = transaction;
     this.#reply("250 2.1.0 Ok");
   }
 
-  #rcpt(rest: string): void {
+  async #rcpt(rest: string): Promise<void> {
     const transaction = this.#transaction;
     if (!transaction) throw new Refusal(503, "5.5.1", "MAIL comes first");
     if (transaction.chunked) throw new Refusal(503, "5.5.1", "content has begun");
-    const { limits, hostname } = this.#listener;
-    const { smtputf8 } = transaction.parameters;
-    const { mailbox, ascii, parameters } = readPath(rest, "TO", parseForwardPath);
-    if (parameters !== "" && !this.#helo?.extended) {
-      throw new Refusal(555, "5.5.4", "parameters take EHLO");
-    }
-    const dsn = readRcptParameters(parameters, smtputf8);
-    if (!ascii && !smtputf8) throw notAscii();
-    const address = mailbox ? formatMailbox(mailbox) : `postmaster@${hostname}`;
-    if (!transaction.has(address)) {
-      if (transaction.recipients >= limits.recipients) {
-        // Not counted as unproductive: RFC 5321, section 4.5.3.1.10, has clients send the rest in
-        // a transaction of its own, and one that pipelines learns of the limit only afterwards.
-        if (++transaction.overshoot > limits.recipientOvershoot) {
-          throw new SessionOver("421 4.7.0 far too many recipients, closing");
-        }
-        return this.#reply("452 4.5.3 too many recipients; send to the others in another message");
-      }
-      transaction.add(address, dsn);
-    }
-    this.#reply("250 2.1.5 Ok");
+    const full = await addRecipient(this.#listener, transaction, rest, this.#helo!.extended);
+    if (full) this.#refuse(full);
+    else this.#reply("250 2.1.5 Ok");
   }
 
   /** RFC 5321, section 4.1.1.4. */
@@ -294,37 +270,48 @@ export class Session {
   }
 
   #intake(transaction: Transaction): { readonly id: string; readonly intake: Intake } {
-    const { bodies, clock, hostname, limits, submitter } = this.#listener;
+    const { bodies, clock, gate, hostname, limits, submitter } = this.#listener;
     const id = submitter.newSubmissionId();
     const only = transaction.onlyRecipient;
-    const intake = new Intake(bodies, {
-      from: { name: this.#helo!.name, address: this.#connection.peer.address },
-      by: hostname,
-      with: this.#protocol(transaction),
-      ...(this.#tls ? { tls: this.#tls } : {}),
-      id,
-      ...(only === undefined ? {} : { for: only }),
-      at: clock.now(),
-    }, limits);
+    const { account, parameters: { priority } } = transaction;
+    const intake = new Intake(
+      bodies,
+      {
+        from: { name: this.#helo!.name, address: this.#connection.peer.address },
+        by: hostname,
+        with: this.#protocol(transaction),
+        ...(this.#tls ? { tls: this.#tls } : {}),
+        id,
+        ...(only === undefined ? {} : { for: only }),
+        ...(priority === undefined ? {} : { priority }),
+        at: clock.now(),
+      },
+      limits,
+      account && ((header) => gate!.checkHeader(account, header)),
+    );
     return { id, intake };
   }
 
   /** The name of the protocol in the Received field: RFC 3848; RFC 6531, section 4.3. */
   #protocol(transaction: Transaction): string {
     const base = transaction.parameters.smtputf8 ? "UTF8SMTP" : "ESMTP";
-    if (this.#tls) return `${base}S`;
-    return this.#helo!.extended ? base : "SMTP";
+    if (!this.#tls && !this.#helo!.extended) return "SMTP";
+    return `${base}${this.#tls ? "S" : ""}${transaction.account ? "A" : ""}`;
   }
 
   /** Content is complete: the message is taken, or refused; the transaction is over either way. */
   async #conclude(transaction: Transaction, id: string, intake: Intake): Promise<void> {
-    const { counters, submitter } = this.#listener;
+    const { counters, gate, submitter } = this.#listener;
+    const { account, recipients } = transaction;
     this.#transaction = undefined;
+    let giveBack: (() => void) | undefined;
     try {
       const taken = await intake.finish();
-      await submitter.submit(transaction.submission(id, null, taken, this.#source()));
+      if (account) giveBack = await gate!.takeAllowance(account, recipients);
+      await submitter.submit(transaction.submission(id, taken, this.#source()));
     } catch (error) {
-      const refusal = this.#refusalFor(error);
+      giveBack?.();
+      const refusal = refusalFor(this.#listener, error);
       intake.refuse(refusal);
       counters.messagesRefused++;
       this.#unproductive++;
@@ -343,6 +330,7 @@ export class Session {
       listener: this.#listener.name,
       peer: `${address.includes(":") ? `[${address}]` : address}:${port}`,
       helo: this.#helo!.name,
+      ...(this.#login.name === undefined ? {} : { login: this.#login.name }),
       ...(this.#tls ? { tls: this.#tls } : {}),
     };
   }
@@ -365,7 +353,7 @@ export class Session {
 
   async #handshake(): Promise<void> {
     const { tls, limits, name, log, counters } = this.#listener;
-    const facts = await this.#connection.startTls(tls!, limits.handshake);
+    const facts = await this.#connection.startTls(tls!.context(), limits.handshake);
     if (typeof facts === "string") {
       counters.tlsFailures++;
       const peer = this.#connection.peer.address;
@@ -389,25 +377,6 @@ export class Session {
     throw new SessionOver(why === "timeout" ? timeout : undefined);
   }
 
-  /** Says what becomes of an error while a message was taken in. */
-  #refusalFor(error: unknown): Refusal {
-    if (error instanceof Refusal) return error;
-    if (error instanceof StoreUnavailable) {
-      return new Refusal(452, "4.3.1", "the message cannot be stored now; try again later");
-    }
-    if (error instanceof IntakeIsPaused) {
-      return paused();
-    }
-    this.#fault(error);
-    return new Refusal(451, "4.3.0", "internal error; try again later");
-  }
-
-  #fault(error: unknown): void {
-    const { log, name } = this.#listener;
-    const why = error instanceof Error ? error.stack ?? error.message : String(error);
-    log.error("a fault in an SMTP session", { listener: name, why });
-  }
-
   #refuse(refusal: Refusal): void {
     this.#reply(`${refusal.code} ${refusal.enhanced} ${refusal.message}`);
   }
@@ -415,14 +384,4 @@ export class Session {
   #reply(text: string): void {
     this.#connection.reply(`${text}\r\n`);
   }
-}
-
-/** RFC 6531, section 3.5. */
-function notAscii(): Refusal {
-  return new Refusal(553, "5.6.7", "an address that is not ASCII takes SMTPUTF8");
-}
-
-/** RFC 3463, section 3.4: "system not accepting network messages". */
-function paused(): Refusal {
-  return new Refusal(450, "4.3.2", "no new mail is taken for now; try again later");
 }

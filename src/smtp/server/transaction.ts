@@ -4,6 +4,7 @@
  */
 import type { EventData } from "../../../events/catalogue.ts";
 import type { Submission } from "../../../actors/ports.ts";
+import type { AccountConfig } from "../../config/types.ts";
 import type { Intake, TakenMessage } from "../../submission/intake.ts";
 import { isAscii } from "../address.ts";
 import type { MailParameters } from "./parameters.ts";
@@ -18,8 +19,15 @@ export class Transaction {
   /** The submission id, and the content so far, once BDAT has begun. */
   chunked: { readonly id: string; readonly intake: Intake } | undefined;
 
-  /** @param mailFrom an address; "" is the null reverse-path */
-  constructor(readonly mailFrom: string, readonly parameters: MailParameters) {}
+  /**
+   * @param mailFrom an address; "" is the null reverse-path
+   * @param account for which the message is submitted, where that takes a login
+   */
+  constructor(
+    readonly mailFrom: string,
+    readonly parameters: MailParameters,
+    readonly account?: AccountConfig,
+  ) {}
 
   get recipients(): number {
     return this.#recipients.size;
@@ -40,10 +48,10 @@ export class Transaction {
 
   submission(
     id: string,
-    account: string | null,
     taken: TakenMessage,
     source: Submission["source"],
   ): Submission {
+    const { due, priority } = this.parameters;
     const recipients = Array.from(this.#recipients, ([rcptTo, dsn]) => ({ rcptTo, dsn }));
     // SMTPUTF8 is asked for by clients that might need it; the message needs it only if something
     // in envelope or header is not ASCII, and only then must a next hop without it be passed by.
@@ -51,7 +59,7 @@ export class Transaction {
       recipients.some(({ rcptTo }) => !isAscii(rcptTo));
     return {
       id,
-      account,
+      account: this.account?.name ?? null,
       mailFrom: this.mailFrom,
       recipients,
       body: taken.body,
@@ -61,6 +69,8 @@ export class Transaction {
       requireTLS: this.parameters.requireTLS,
       ...(taken.tlsOptional ? { tlsOptional: true } : {}),
       source,
+      ...(due === undefined ? {} : { due }),
+      ...(priority === undefined ? {} : { priority }),
     };
   }
 }

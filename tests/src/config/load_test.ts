@@ -3,6 +3,7 @@ import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { join, resolve } from "node:path";
 import fc from "fast-check";
+import { deriveCredentials, serializeCredentials } from "../../../src/smtp/sasl/credentials.ts";
 import { loadConfig } from "../../../src/config/load.ts";
 import { ConfigError } from "../../../src/config/problems.ts";
 import type { Config } from "../../../src/config/types.ts";
@@ -18,6 +19,14 @@ function linesOf(load: () => unknown): readonly string[] {
   }
   throw new assert.AssertionError({ message: "the config was taken" });
 }
+
+/** Credentials of a password, as cheap as they may be. */
+const CREDENTIALS = serializeCredentials(
+  await deriveCredentials("a password", (length) => new Uint8Array(length), {
+    iterations: 4096,
+    scrypt: { ln: 4, r: 1, p: 1 },
+  }),
+);
 
 describe("loadConfig", () => {
   let folder: string;
@@ -85,6 +94,7 @@ describe("loadConfig", () => {
           protocol: "smtp",
           name: "in",
           listen: { address: "::1", port: 2500 },
+          auth: "none",
           certificate: { certFile: file, keyFile: file },
           limits: {
             maxSize: 10 * 2 ** 20,
@@ -93,6 +103,7 @@ describe("loadConfig", () => {
             maxConnectionsPerAddress: 10,
             maxIdleCommands: 5,
             idleTimeout: 90_000,
+            maxHold: 7 * 86_400_000,
           },
         },
         { protocol: "http", name: "out", listen: { address: "127.0.0.2", port: 0 } },
@@ -102,6 +113,7 @@ describe("loadConfig", () => {
         concurrency: 50,
         destinationConcurrency: 2,
       },
+      accounts: [],
       routes: {
         accounts: new Map(),
         domains: new Map(),
@@ -139,6 +151,7 @@ describe("loadConfig", () => {
           host: "relay.example.net",
           port: 2525,
           tls: "verified",
+          ipFamily: "any",
         }],
       ]),
     });
@@ -151,6 +164,55 @@ describe("loadConfig", () => {
     assert.equal(loadConfig({ file, env: new Map(), dataDir }).dataDir, resolve("mine"));
   });
 
+  it("reads accounts and listeners that ask for a login", () => {
+    const file = join(folder, "accounts.toml");
+    Deno.writeTextFileSync(
+      file,
+      `
+[listen.in]
+protocol = "submission"
+address = "192.0.2.1:587"
+cert_file = "accounts.toml"
+key_file = "accounts.toml"
+max_hold = "2d"
+
+[accounts.alice]
+addresses = ["Alice@Example.com", "@bücher.example"]
+password_hash = "${CREDENTIALS}"
+check_header_from = false
+null_sender = true
+recipients_per_day = 5
+
+[accounts.routed.routes]
+`.replace("[accounts.routed.routes]", "[[accounts.routed.routes]]"),
+    );
+    const { accounts, listeners, routes } = loadConfig({ file, env: new Map() });
+    const [alice, ...more] = accounts;
+    assert.deepEqual(more, [], "routes alone make no account");
+    assert.deepEqual([...routes.accounts.keys()], ["alice", "routed"]);
+    const { credentials, ...rest } = alice!;
+    assert.equal(serializeCredentials(credentials!), CREDENTIALS);
+    assert.deepEqual(rest, {
+      name: "alice",
+      addresses: [
+        { text: "Alice@Example.com", localPart: "alice", domain: "example.com" },
+        { text: "@bücher.example", domain: "xn--bcher-kva.example" },
+      ],
+      checkHeaderFrom: false,
+      nullSender: true,
+      limits: {
+        messagesPerHour: 1_000,
+        messagesPerDay: 5_000,
+        recipientsPerHour: 2_000,
+        recipientsPerDay: 5,
+      },
+    });
+    const [listener] = listeners;
+    assert(listener?.protocol === "submission");
+    assert.equal(listener.auth, "required");
+    assert.equal(listener.limits.maxHold, 2 * 86_400_000);
+  });
+
   it("says all that is wrong at once, each with its path", () => {
     const file = join(FIXTURES, "mistakes.toml");
     const lines = linesOf(() => loadConfig({ file, env: new Map() }));
@@ -159,10 +221,8 @@ describe("loadConfig", () => {
       'hostname: "mail example" is not a domain name',
       'dns.servers[0]: "resolver.example" is not the IP address of a resolver',
       'dns.trust_ad: "yes" is not "auto", true or false',
-      'listen.local.address: "0.0.0.0:25" is not a loopback address: there is no login (AUTH)',
-      'listen.local.auth: "required" cannot be had: there is no login (AUTH)',
       'listen.local.max_size: "50 megs" is not a size',
-      'listen.in.protocol: "smpt" is not one of "smtp", "http" (did you mean "smtp"?)',
+      'listen.in.protocol: "smpt" is not one of "smtp", "submission", "submissions", "http" (did you mean "smtp"?)',
       'queue.retry[0]: "7x" is not a duration',
       "queue.max_attempts: 0 is too small; the least is 1",
       'queue.concurrency: "many" is not a whole number',
@@ -188,11 +248,8 @@ describe("loadConfig", () => {
     const env = new Map([["PROVIDER_PASSWORD", "hunter2"]]);
     const lines = linesOf(() => loadConfig({ file, env }));
     assert.deepEqual(lines.map((line) => line.split(": ")[1]), [
-      "accounts.alice.addresses",
       "accounts.alice.password_hash",
       'domains."example.com".dkim',
-      "transports.provider.type",
-      "transports.proxy.type",
     ]);
     assert(!lines.join().includes("argon2"), "a secret was shown");
   });
@@ -206,14 +263,59 @@ describe("loadConfig", () => {
     ],
     ["a listener that is text", 'listen.a = "x"', 'listen.a: "x" is not a section'],
     [
-      "submission",
-      'listen.a = { protocol = "submission", address = "127.0.0.1:1" }',
-      'listen.a.protocol: "submission" cannot be served: there is no login',
+      "a listener for everybody without logins",
+      'listen.a = { protocol = "smtp", address = "0.0.0.0:1" }',
+      'listen.a.address: "0.0.0.0:1" is not a loopback address, so anybody could send through it',
     ],
     [
-      "login at a smarthost",
-      'transports.a = { type = "smtp", host = "a.example", auth = { password = "x" } }',
-      "transports.a.auth: a section cannot be used: there is no login",
+      "submission for everybody without logins",
+      'listen.a = { protocol = "submission", address = "[::]:1", auth = "none" }',
+      'listen.a.address: "[::]:1" is not a loopback address, so anybody could send through it',
+    ],
+    [
+      "logins without TLS",
+      'listen.a = { protocol = "submission", address = "192.0.2.1:1" }',
+      "listen.a.cert_file: is missing: passwords come in over TLS only",
+    ],
+    [
+      "TLS without a certificate",
+      'listen.a = { protocol = "submissions", address = "127.0.0.1:1" }',
+      "listen.a.cert_file: is missing: the protocol is TLS",
+    ],
+    [
+      "a login of another kind",
+      'listen.a = { protocol = "smtp", address = "127.0.0.1:1", auth = "optional" }',
+      'listen.a.auth: "optional" is not one of "none", "required"',
+    ],
+    [
+      "HTTP for everybody",
+      'listen.a = { protocol = "http", address = "0.0.0.0:1" }',
+      'listen.a.address: "0.0.0.0:1" is not a loopback address',
+    ],
+    [
+      "an account without addresses",
+      `accounts.a = { password_hash = "${CREDENTIALS}" }`,
+      "accounts.a.addresses: is missing",
+    ],
+    [
+      "an address that is none",
+      'accounts.a = { addresses = ["a@b@c"] }',
+      'accounts.a.addresses[0]: "a@b@c" is not an address; write "alice@example.com", or "@example',
+    ],
+    [
+      "a password where its hash belongs",
+      'accounts.a = { addresses = ["a@example.com"], password_hash = "secret" }',
+      "accounts.a.password_hash: the value (not shown) cannot be used: stored credentials are not",
+    ],
+    [
+      "a name that nobody can type",
+      'accounts."a b" = { addresses = ["a@example.com"] }',
+      'accounts."a b": is not a name for logins',
+    ],
+    [
+      "a limit of nothing",
+      'accounts.a = { addresses = ["a@example.com"], messages_per_hour = 0 }',
+      "accounts.a.messages_per_hour: 0 is too small; the least is 1",
     ],
     [
       "an address used twice",
@@ -224,7 +326,7 @@ describe("loadConfig", () => {
     [
       "half a certificate",
       'listen.a = { protocol = "smtp", address = "127.0.0.1:1", key_file = "test.toml" }',
-      "listen.a.cert_file: is missing; STARTTLS takes both",
+      "listen.a.cert_file: is missing; TLS takes both",
     ],
     [
       "a certificate that is not there",
