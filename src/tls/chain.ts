@@ -44,18 +44,12 @@ export function findPath(
   };
   for (let path = queue.shift(); path; path = queue.shift()) {
     const top = path.at(-1) ?? leaf;
-    for (const { spki, name } of anchors.keys) {
-      if (signatures++ >= MAX_SIGNATURES) break;
-      if (!isSignedBy(top, spki)) continue;
-      const verdict = judge(path, name);
-      if (verdict.ok) return verdict;
-      nearly ??= verdict;
-    }
-    if (path.length >= MAX_PATH) continue;
-    for (const issuer of pool) {
+    let issuers = 0;
+    for (const issuer of path.length < MAX_PATH ? pool : []) {
       if (!sameOctets(issuer.subject, top.issuer) || visited.has(keyOf(issuer))) continue;
       if (signatures++ >= MAX_SIGNATURES) break;
       if (!isSignedBy(top, issuer.spki)) continue;
+      issuers++;
       visited.add(keyOf(issuer));
       const longer = [...path, issuer];
       const anchor = anchors.matches(issuer);
@@ -64,6 +58,15 @@ export function findPath(
         continue;
       }
       const verdict = judge(longer, anchor);
+      if (verdict.ok) return verdict;
+      nearly ??= verdict;
+    }
+    // A key stands for an issuer that is not there: where it is, its certificate is judged too.
+    if (issuers > 0) continue;
+    for (const { spki, name } of anchors.keys) {
+      if (signatures++ >= MAX_SIGNATURES) break;
+      if (!isSignedBy(top, spki)) continue;
+      const verdict = judge(path, name);
       if (verdict.ok) return verdict;
       nearly ??= verdict;
     }

@@ -65,9 +65,11 @@ describe("direct delivery", () => {
     assert.equal((await deliver()).kind, "delivered");
     assert.deepEqual(world.diary, [
       "note DestinationsResolved",
+      "note TLSAGathered",
       "dial 192.0.2.1",
       "note HostTried",
       "flush",
+      "note TLSAGathered",
       "dial 192.0.2.2",
       "note HostTried",
     ]);
@@ -87,6 +89,7 @@ describe("direct delivery", () => {
       code: 550,
       enhanced: "5.1.1",
       remoteMTA: "mx1.example.org",
+      reply: { code: 550, enhanced: "5.1.1", text: "who?" },
     });
     assert.equal(backup.connections, 0);
   });
