@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import { checkFact } from "../../../events/catalogue.ts";
-import type { SmtpTransportConfig } from "../../../src/config/types.ts";
+import type { SmarthostTransportConfig } from "../../../src/config/types.ts";
 import { smarthostPolicy } from "../../../src/delivery/smarthost.ts";
 import { SocketDialer } from "../../../src/delivery/dialer.ts";
 import { ClientSession } from "../../../src/smtp/client.ts";
@@ -14,17 +14,18 @@ const fixture = (name: string) =>
 const TLS = { key: fixture("localhost.key.pem"), cert: fixture("localhost.cert.pem") };
 const CA = fixture("ca.cert.pem");
 
-const RELAY: SmtpTransportConfig = {
+const RELAY: SmarthostTransportConfig = {
   type: "smtp",
   name: "relay",
   host: "relay.example",
   port: 25,
   tls: "opportunistic",
+  ipFamily: "any",
 };
 
 describe("a smarthost", () => {
   let world: World;
-  const open = async (script: Script, changes: Partial<SmtpTransportConfig> = {}) => {
+  const open = async (script: Script, changes: Partial<SmarthostTransportConfig> = {}) => {
     world = new World([DIRECT, { ...RELAY, ...changes }]);
     return await world.host("relay.example", "192.0.2.1", script);
   };

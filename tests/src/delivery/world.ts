@@ -6,7 +6,7 @@ import type { BodyReader, DeliveryJob, Finding, Findings, Outcome } from "../../
 import type { EventData } from "../../../events/catalogue.ts";
 import type { TransportConfig } from "../../../src/config/types.ts";
 import { SocketDialer } from "../../../src/delivery/dialer.ts";
-import { Transports } from "../../../src/delivery/transports.ts";
+import { type TransportPorts, Transports } from "../../../src/delivery/transports.ts";
 import {
   type Answer,
   type Connection,
@@ -42,6 +42,7 @@ export class World implements Resolver, Dialer, Findings {
     transports: TransportConfig[],
     hostname = "us.example",
     timeouts: Partial<Timeouts> = {},
+    more: Pick<TransportPorts, "secrets" | "socks"> = {},
   ) {
     const bodies = {
       open: (): Promise<BodyReader> => Promise.resolve(bodyOf(octets(MESSAGE))),
@@ -58,6 +59,7 @@ export class World implements Resolver, Dialer, Findings {
       bodies,
       timeouts,
       dialLimits: { connect: 50 },
+      ...more,
     };
     this.transports = new Transports(ports, {
       hostname,
@@ -95,7 +97,10 @@ export class World implements Resolver, Dialer, Findings {
     return Promise.resolve({ status, records, cnames: [], ttl: 60, authentic: false });
   }
 
-  connect(target: Endpoint, signal: AbortSignal): Promise<Connection> {
+  connect(
+    target: Endpoint & { readonly localAddress?: string },
+    signal: AbortSignal,
+  ): Promise<Connection> {
     this.diary.push(`dial ${target.address}`);
     if (this.silent.has(target.address)) {
       return new Promise((_, reject) => {
@@ -104,7 +109,10 @@ export class World implements Resolver, Dialer, Findings {
     }
     const server = this.servers.get(target.address);
     if (!server) return Promise.reject(new DialError("refused", "connection refused"));
-    return this.#dialer.connect({ address: "127.0.0.1", port: server.port }, signal);
+    return this.#dialer.connect(
+      { ...target, address: "127.0.0.1", port: server.port },
+      signal,
+    );
   }
 
   note(finding: Finding): void {

@@ -3,6 +3,7 @@
  * reply can be replaced, withheld, or turned into a hang-up.
  */
 import { Buffer } from "node:buffer";
+import { createHash } from "node:crypto";
 import net from "node:net";
 import tls from "node:tls";
 
@@ -23,6 +24,12 @@ export interface Script {
   pace?: number;
   /** Answers the first octets of a TLS handshake with something else. */
   garbleTls?: boolean;
+  /** TLS from the first octet, with the key and certificate of `tls`. */
+  implicitTls?: boolean;
+  /** Asks for the client's certificate. */
+  requestCert?: boolean;
+  /** Answers AUTH and the lines of its exchange; a reply 334 asks for another line. */
+  auth?: (line: string, turn: number) => Answer | Promise<Answer>;
   /** Reads nothing of the message after DATA. */
   stopReading?: boolean;
 }
@@ -32,6 +39,8 @@ export interface ReceivedMessage {
   content: Buffer;
   connection: number;
   tls: boolean;
+  /** SHA-256 of the certificate that the client showed, hex. */
+  clientCertificate?: string;
 }
 
 export class ScriptedServer {
@@ -80,7 +89,23 @@ export class ScriptedServer {
     let socket: net.Socket = plain;
     let rest = Buffer.alloc(0);
     let inData = false;
+    /** Lines of a login so far; -1 when none goes on. */
+    let turn = -1;
 
+    const secured = (): tls.TLSSocket => {
+      const { tls: keys, requestCert = false } = this.script;
+      const options = { isServer: true, ...keys, requestCert, rejectUnauthorized: false };
+      const secure = new tls.TLSSocket(plain, options);
+      secure.on("error", () => plain.destroy());
+      secure.on("data", take);
+      return secure;
+    };
+    const logIn = async (line: string) => {
+      const value = await this.script.auth!(line, turn++);
+      if (value === HANG_UP) socket.destroy();
+      else if (value !== SILENCE) send(`${value}\r\n`);
+      if (typeof value !== "string" || !value.startsWith("334")) turn = -1;
+    };
     const send = (answer: string) => {
       const octets = Buffer.from(answer, "latin1");
       if (!this.script.pace) return void socket.write(octets);
@@ -99,12 +124,12 @@ export class ScriptedServer {
     };
     const command = (line: string) => {
       this.commands.push(line);
+      if (turn >= 0) return void logIn(line);
       const verb = line.split(" ")[0]!.toUpperCase();
-      const secured = socket !== plain;
       switch (verb) {
         case "EHLO": {
           const keywords = [...this.script.extensions ?? ["PIPELINING", "8BITMIME"]];
-          if (this.script.tls && !secured) keywords.push("STARTTLS");
+          if (this.script.tls && socket === plain) keywords.push("STARTTLS");
           const lines = ["sink.test", ...keywords];
           answer(
             verb,
@@ -117,13 +142,14 @@ export class ScriptedServer {
           if (answer(verb, line, "220 2.0.0 go ahead")) {
             plain.off("data", take);
             if (this.script.garbleTls) plain.once("data", () => plain.end("554 no TLS here\r\n"));
-            if (!this.script.tls) break; // and the handshake is never answered
-            const { key, cert } = this.script.tls;
-            const secure = new tls.TLSSocket(plain, { isServer: true, key, cert });
-            secure.on("error", () => plain.destroy());
-            secure.on("data", take);
-            socket = secure;
+            // Without a certificate the handshake is never answered.
+            if (this.script.tls) socket = secured();
           }
+          break;
+        case "AUTH":
+          if (!this.script.auth) return void answer(verb, line, "502 5.5.1 no AUTH");
+          turn = 0;
+          void logIn(line);
           break;
         case "DATA":
           inData = answer(verb, line, "354 go on");
@@ -148,7 +174,15 @@ export class ScriptedServer {
           inData = false;
           const raw = end === 0 ? "" : whole.subarray(2, end + 2).toString("latin1");
           const content = Buffer.from(raw.replace(/(^|\r\n)\./g, "$1"), "latin1");
-          this.messages.push({ content, connection, tls: socket !== plain });
+          const certificate = (socket as tls.TLSSocket).getPeerCertificate?.();
+          this.messages.push({
+            content,
+            connection,
+            tls: socket !== plain,
+            ...(certificate?.raw
+              ? { clientCertificate: createHash("sha256").update(certificate.raw).digest("hex") }
+              : {}),
+          });
           answer(".", "", "250 2.0.0 queued");
           continue;
         }
@@ -161,7 +195,8 @@ export class ScriptedServer {
     };
     plain.setNoDelay(true);
     plain.on("error", () => plain.destroy());
-    plain.on("data", take);
+    if (this.script.implicitTls) socket = secured();
+    else plain.on("data", take);
     answer("greeting", "", "220 sink.test ready");
   }
 }
