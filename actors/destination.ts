@@ -1,82 +1,149 @@
 /**
- * One destination: what waits for a next hop, how much of it may run at once, and where in the
- * due order the rest begins.
+ * One destination, the next hop of many messages: how many attempts may run at it at once, how
+ * fast they may follow each other, and whether it is down.
  *
- * The line is short (LINE_LENGTH): a backlog stays in the queue projection. When the line is full,
- * what comes next is not taken, and `overflow` remembers the first place in the due order from
- * which this destination has to be read again.
+ * - The concurrency window starts small, widens by one with each window of deliveries, and is
+ *   halved by every refusal that is about us and not about one message ("too many connections").
+ * - A destination that several attempts running could not reach is down. It is then probed with
+ *   one attempt at a time, after waits that double; everything else waits in line, unburnt, until
+ *   a probe gets an answer.
+ * - Attempts are spaced so that a rate is kept at any moment, not only on average.
+ *
+ * No effects: time comes in, and what changed comes out.
  */
 
-/** A place in the due order of the queue projection: due time (epoch milliseconds), then stream. */
-export interface Place {
-  readonly due: number;
-  readonly stream: string;
+/** Durations in milliseconds. */
+export interface DestinationPolicy {
+  /** Attempts at once at the most. */
+  readonly concurrency: number;
+  /** Attempts started per minute and per hour at the most; absent: as many as can be. */
+  readonly perMinute?: number;
+  readonly perHour?: number;
 }
 
-export function before(a: Place, b: Place): boolean {
-  return a.due < b.due || (a.due === b.due && a.stream < b.stream);
+/** Attempts at once at a destination that nothing is known of. */
+export const FIRST_WINDOW = 5;
+/** Attempts running that could not reach it, with none between that did, before it is down. */
+export const UNREACHABLE_BEFORE_DOWN = 3;
+/** Wait before the first probe of a destination that is down; doubles with each, up to the most. */
+export const FIRST_PROBE = 60_000;
+export const LONGEST_PROBE = 3_600_000;
+
+/**
+ * What an attempt learnt about the destination.
+ * - `delivered`: it took the message
+ * - `answered`: it refused this message, and so is there
+ * - `busy`: it turned us away before the message mattered
+ * - `unreachable`: nobody was there, or the connection broke
+ * - `unknown`: the attempt says nothing about the destination
+ */
+export type Experience = "delivered" | "answered" | "busy" | "unreachable" | "unknown";
+
+export interface Down {
+  /** Epoch milliseconds. */
+  readonly since: number;
+  /** When it is probed next, epoch milliseconds. */
+  readonly until: number;
+  /** Milliseconds between the latest probe and the next. */
+  readonly wait: number;
+  /** What the last attempt met. */
+  readonly why: string;
 }
 
-/** How many messages stand in line per destination; a few round trips' worth of work. */
-export const LINE_LENGTH = 100;
+/** A change worth telling of: it went down (or stays down until later), or is up again. */
+export type Change =
+  | { readonly kind: "down"; readonly down: Down }
+  | { readonly kind: "up"; readonly down: Down };
 
-export class Destination<Item extends Place> {
+export class Destination {
   /** Attempts running now. */
   running = 0;
-  #line: Item[] = [];
-  #next = 0;
-  #overflow: Place | undefined;
+  #window = FIRST_WINDOW;
+  #unreachable = 0;
+  #down: Down | undefined;
+  /** Earliest time of the next start that keeps the rates. */
+  #paced = 0;
 
-  constructor(readonly key: string, public limit: number) {}
+  constructor(public policy: DestinationPolicy) {}
 
-  get waiting(): number {
-    return this.#line.length - this.#next;
+  /** Attempts that may run at once now. */
+  get window(): number {
+    return this.#down
+      ? 1
+      : Math.max(1, Math.min(Math.floor(this.#window), this.policy.concurrency));
   }
 
-  /** Whether something could be started here now. */
-  get ready(): boolean {
-    return this.waiting > 0 && this.running < this.limit;
+  get down(): Down | undefined {
+    return this.#down;
   }
 
-  /** Whether there is nothing to remember about this destination. */
-  get idle(): boolean {
-    return this.waiting === 0 && this.running === 0 && this.#overflow === undefined;
+  /** Whether nothing runs and nothing would be broken if it were forgotten: no probe, no pace. */
+  forgettable(now: number): boolean {
+    return this.running === 0 && !this.#down && this.#paced <= now;
   }
 
-  /** Where to read on, once the line is half empty and something was turned away. */
-  get refillFrom(): Place | undefined {
-    return this.waiting <= LINE_LENGTH / 2 ? this.#overflow : undefined;
+  /**
+   * When the next attempt may start: `now` or earlier when it may at once, later when time has to
+   * pass, Infinity when a running attempt has to end first.
+   */
+  startableAt(now: number): number {
+    if (this.running >= this.window) return Infinity;
+    // The wall clock may have been set back: no wait is longer than it was meant to be.
+    const down = this.#down ? Math.min(this.#down.until, now + this.#down.wait) : 0;
+    const paced = Math.min(this.#paced, now + this.#spacing);
+    return Math.max(down, paced);
   }
 
-  /** Takes the item in, or remembers where it was turned away. */
-  offer(item: Item): boolean {
-    if (this.waiting < LINE_LENGTH) {
-      this.#line.push(item);
-      return true;
-    }
-    if (!this.#overflow || before(item, this.#overflow)) this.#overflow = item;
-    return false;
-  }
-
-  /** The reading that `refillFrom` asked for begins; it will mark again what it turns away. */
-  refilling(): void {
-    this.#overflow = undefined;
-  }
-
-  /** Takes the next item out of the line and counts it as running. */
-  start(): Item | undefined {
-    const item = this.#line[this.#next];
-    if (item === undefined) return undefined;
-    this.#next++;
-    if (this.#next === this.#line.length) {
-      this.#line = [];
-      this.#next = 0;
-    }
+  started(now: number): void {
     this.running++;
-    return item;
+    this.#paced = now + this.#spacing;
   }
 
-  ended(): void {
+  /** An attempt ended; says when that changed whether the destination is down. */
+  ended(experience: Experience, why: string, now: number): Change | undefined {
     this.running--;
+    switch (experience) {
+      case "delivered":
+        this.#window = Math.min(this.#window + 1 / this.#window, this.policy.concurrency);
+        return this.#reached();
+      case "answered":
+        return this.#reached();
+      case "busy":
+        this.#window = Math.max(1, this.#window / 2);
+        return this.#reached();
+      case "unreachable":
+        return this.#missed(why, now);
+      case "unknown":
+        return undefined;
+    }
+  }
+
+  #reached(): Change | undefined {
+    this.#unreachable = 0;
+    const down = this.#down;
+    if (!down) return undefined;
+    this.#down = undefined;
+    this.#window = 1;
+    return { kind: "up", down };
+  }
+
+  #missed(why: string, now: number): Change | undefined {
+    this.#unreachable++;
+    this.#window = Math.max(1, this.#window / 2);
+    if (this.#unreachable < UNREACHABLE_BEFORE_DOWN) return undefined;
+    const before = this.#down;
+    // Attempts that were under way when it went down are no probes.
+    if (before && now < before.until) return undefined;
+    const wait = before ? Math.min(2 * before.wait, LONGEST_PROBE) : FIRST_PROBE;
+    this.#down = { since: before?.since ?? now, until: now + wait, wait, why };
+    return { kind: "down", down: this.#down };
+  }
+
+  get #spacing(): number {
+    const { perMinute, perHour } = this.policy;
+    return Math.max(
+      perMinute === undefined ? 0 : 60_000 / perMinute,
+      perHour === undefined ? 0 : 3_600_000 / perHour,
+    );
   }
 }

@@ -297,6 +297,8 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     case "Cancelled":
       must("queued", "held");
       return { ...next, status: "cancelled" };
+    case "DestinationDown":
+    case "DestinationUp":
     case "HoldRuleAdded":
     case "HoldRuleRemoved":
     case "IntakePaused":

@@ -49,6 +49,17 @@ export interface MessagePorts {
   readonly policy: () => RetryPolicy;
 }
 
+/** What became of an attempt. */
+export interface Attempted {
+  /**
+   * The message as it is afterwards, also when it was not to be tried now (not queued, not due);
+   * absent when it was quarantined, or another writer was first.
+   */
+  readonly message?: Message;
+  /** The delivery came to an outcome of its own: no fault of ours, no crash. */
+  readonly concluded?: true;
+}
+
 /** Waits between tries to record an outcome that the store does not take, milliseconds. */
 const RECORD_AGAIN = [250, 1_000, 2_000, 5_000] as const;
 
@@ -57,8 +68,6 @@ const RECORD_AGAIN = [250, 1_000, 2_000, 5_000] as const;
  * @param known the stream's events where the caller has them all, to save reading them
  * @param signal aborts the attempt; it is then recorded as canceled
  * @param gone aborts the recording of an outcome that the store does not take: the process ends
- * @returns the message as it is afterwards, also when it was not to be tried now (not queued, not
- *   due); undefined when it was quarantined, or another writer was first
  * @throws StoreUnavailable when the start could not be recorded; nothing was dialled then, but
  *   whether the log has the AttemptStarted is not known
  */
@@ -68,30 +77,31 @@ export async function runAttempt(
   known: readonly StoredEvent[] | undefined,
   signal: AbortSignal,
   gone: AbortSignal,
-): Promise<Message | undefined> {
+): Promise<Attempted> {
   const actor = new MessageActor(ports, stream, gone);
   try {
-    if (!(await actor.begin(known))) return actor.state;
+    if (!(await actor.begin(known, signal))) return { message: actor.state };
   } catch (cause) {
     if (cause instanceof StoreUnavailable) throw cause;
-    if (cause instanceof WrongVersion) return undefined; // another writer was first: its turn
+    if (cause instanceof WrongVersion) return {}; // another writer was first: its turn
     await quarantine(ports, stream, cause);
-    return undefined;
+    return {};
   }
   try {
     await actor.attempt(signal);
   } catch (cause) {
     try {
-      if (lostTheMessage(cause)) return undefined;
+      if (lostTheMessage(cause)) return {};
       await actor.fault(cause);
+      return { message: actor.state };
     } catch (second) {
       if (!lostTheMessage(second)) await quarantine(ports, stream, second);
-      return undefined;
+      return {};
     }
   } finally {
     actor.ended = true;
   }
-  return actor.state;
+  return { message: actor.state, concluded: true };
 }
 
 /**
@@ -146,23 +156,24 @@ class MessageActor implements Findings {
   }
 
   /** Loads and starts; false when the message is not queued, or not due (any more). */
-  async begin(known: readonly StoredEvent[] | undefined): Promise<boolean> {
+  async begin(known: readonly StoredEvent[] | undefined, signal: AbortSignal): Promise<boolean> {
     const { store, router, clock, random, policy } = this.ports;
     this.#state = fold(known ?? await store.readStream(this.stream));
     const state = this.state;
-    const now = clock.now();
-    if (state.status !== "queued" || state.due > now) return false;
-    const transport = router.choose({
+    if (state.status !== "queued" || state.due > clock.now()) return false;
+    const chosen = router.choose({
       account: state.enqueued.account,
       mailFrom: state.enqueued.mailFrom,
       rcptTo: state.enqueued.rcptTo,
       size: state.enqueued.size,
+      body: state.enqueued.body,
       attempt: state.attempts + 1,
       ...(state.override ? { override: state.override } : {}),
-    });
+    }, signal);
+    const transport = chosen instanceof Promise ? await chosen : chosen;
     const facts = decide({
       type: "StartAttempt",
-      now,
+      now: clock.now(),
       transport,
       policy: policy(),
       random: random.next(),

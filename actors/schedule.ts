@@ -1,34 +1,74 @@
 /**
- * The schedule: which message may start next, over all destinations.
+ * The schedule: which message may start next, over all destinations and owners.
  *
- * It holds the destinations that have something to do, turns among them so that a long line at
- * one does not hold up another, and keeps the overall number of running attempts and of messages
- * in memory within bounds. It decides; the supervisor reads the queue and starts the attempts.
+ * A destination has a line per owner (account, else domain of the sender), so that one sender's
+ * backlog does not stand before another's single message. The schedule turns among destinations,
+ * and at a destination among its lines. It keeps the number of running attempts, and of messages
+ * in memory, within bounds. It decides; the supervisor reads the queue and starts the attempts.
  */
-import { Destination, type Place } from "./destination.ts";
+import {
+  type Change,
+  Destination,
+  type DestinationPolicy,
+  type Down,
+  type Experience,
+} from "./destination.ts";
+import { Line, type Place, type Urgent } from "./line.ts";
 
 export interface Limits {
   /** Attempts running at once, over all destinations. */
   readonly concurrency: number;
-  /** Attempts running at once per destination. */
-  readonly destinationConcurrency: number;
+  /** What each destination may be burdened with, by its key. */
+  policy(destination: string): DestinationPolicy;
 }
 
 /** A message in line. */
-export interface Waiting extends Place {
+export interface Waiting extends Urgent {
   readonly destination: string;
+  /** Whose line it stands in. */
+  readonly owner: string;
+}
+
+/** A line that has to be read on, from a place in the due order. */
+export interface Refill {
+  readonly destination: string;
+  readonly owner: string;
+  readonly from: Place;
 }
 
 /** Messages in memory over all destinations; beyond that, reading the queue pauses. */
 export const SCHEDULE_SIZE = 20_000;
 
+/** Idle destinations are remembered (their windows above all) until there are this many. */
+const STOPS_KEPT = 1_000;
+
+interface Stop<Item extends Waiting> {
+  readonly key: string;
+  readonly destination: Destination;
+  /** By owner; those with somebody in line come in turn, which is the order of the map. */
+  readonly lines: Map<string, Line<Item>>;
+  waiting: number;
+}
+
+/** A destination as views show it. */
+export interface DestinationView {
+  readonly key: string;
+  readonly running: number;
+  readonly waiting: number;
+  readonly window: number;
+  readonly down?: Down;
+}
+
 export class Schedule<Item extends Waiting> {
   running = 0;
   waiting = 0;
   #limits: Limits;
-  readonly #destinations = new Map<string, Destination<Item>>();
-  /** Destinations with something to start, in turn. */
-  readonly #turn = new Set<Destination<Item>>();
+  #sweepAt = STOPS_KEPT;
+  readonly #stops = new Map<string, Stop<Item>>();
+  /** Stops where something may start, in turn. */
+  readonly #turn = new Set<Stop<Item>>();
+  /** Stops where something waits for time to pass: a probe, a pace. */
+  readonly #timed = new Set<Stop<Item>>();
   /** Streams in line or running: what must not be offered twice. */
   readonly #known = new Set<string>();
 
@@ -40,11 +80,12 @@ export class Schedule<Item extends Waiting> {
     return this.waiting >= SCHEDULE_SIZE;
   }
 
-  set limits(limits: Limits) {
+  /** New limits; `now` in epoch milliseconds. */
+  setLimits(limits: Limits, now: number): void {
     this.#limits = limits;
-    for (const destination of this.#destinations.values()) {
-      destination.limit = limits.destinationConcurrency;
-      this.#queueTurn(destination);
+    for (const stop of this.#stops.values()) {
+      stop.destination.policy = limits.policy(stop.key);
+      this.#queueTurn(stop, now);
     }
   }
 
@@ -52,59 +93,123 @@ export class Schedule<Item extends Waiting> {
     return this.#known.has(stream);
   }
 
-  /** Puts a message in line; false when its destination's line is full (it remembers where). */
-  offer(item: Item): boolean {
+  /** Puts a message in line; false when its line is full (it remembers where). */
+  offer(item: Item, now: number): boolean {
     if (this.#known.has(item.stream)) return true;
-    let destination = this.#destinations.get(item.destination);
-    if (!destination) {
-      destination = new Destination(item.destination, this.#limits.destinationConcurrency);
-      this.#destinations.set(item.destination, destination);
+    let stop = this.#stops.get(item.destination);
+    if (!stop) {
+      const { destination: key } = item;
+      const destination = new Destination(this.#limits.policy(key));
+      if (this.#stops.size >= this.#sweepAt) this.#sweep(now);
+      stop = { key, destination, lines: new Map(), waiting: 0 };
+      this.#stops.set(key, stop);
     }
-    if (!destination.offer(item)) return false;
+    let line = stop.lines.get(item.owner);
+    if (!line) stop.lines.set(item.owner, line = new Line());
+    if (!line.offer(item)) return false;
     this.#known.add(item.stream);
+    stop.waiting++;
     this.waiting++;
-    this.#queueTurn(destination);
+    this.#queueTurn(stop, now);
     return true;
   }
 
   /** Takes the next message that may start now; undefined when none may. */
-  next(): Item | undefined {
+  next(now: number): Item | undefined {
     if (this.running >= this.#limits.concurrency) return undefined;
-    for (const destination of this.#turn) {
-      this.#turn.delete(destination);
-      if (!destination.ready) continue;
-      const item = destination.start();
+    for (const stop of this.#turn) {
+      this.#turn.delete(stop);
+      if (stop.destination.startableAt(now) > now) {
+        this.#queueTurn(stop, now);
+        continue;
+      }
+      const item = this.#take(stop);
       if (!item) continue;
+      stop.destination.started(now);
       this.running++;
-      this.waiting--;
-      this.#queueTurn(destination);
+      this.#queueTurn(stop, now);
       return item;
     }
     return undefined;
   }
 
-  /** An attempt has ended. Returns where the destination's line has to be read on, if it has. */
-  ended(item: Item): Place | undefined {
-    this.#known.delete(item.stream);
-    this.running--;
-    const destination = this.#destinations.get(item.destination);
-    if (!destination) return undefined;
-    destination.ended();
-    this.#queueTurn(destination);
-    const from = destination.refillFrom;
-    if (from) destination.refilling();
-    else if (destination.idle) this.#destinations.delete(item.destination);
-    return from;
+  /** Time has passed: stops that waited for it have their turn. */
+  tick(now: number): void {
+    for (const stop of [...this.#timed]) this.#queueTurn(stop, now);
   }
 
-  /** Destinations in memory, for views and metrics. */
-  *destinations(): IterableIterator<{ key: string; running: number; waiting: number }> {
-    for (const { key, running, waiting } of this.#destinations.values()) {
-      yield { key, running, waiting };
+  /** The next time at which a stop that waits for time to pass may go on. */
+  nextTick(now: number): number | undefined {
+    let next: number | undefined;
+    for (const { destination } of this.#timed) {
+      const at = destination.startableAt(now);
+      if (at < Infinity) next = Math.min(next ?? at, at);
+    }
+    return next;
+  }
+
+  /** An attempt has ended: what it changed about the destination, and lines to be read on. */
+  ended(
+    item: Item,
+    experience: Experience,
+    why: string,
+    now: number,
+  ): { readonly change?: Change; readonly refill?: Refill } {
+    this.#known.delete(item.stream);
+    this.running--;
+    const stop = this.#stops.get(item.destination);
+    if (!stop) return {};
+    const change = stop.destination.ended(experience, why, now);
+    const refill = this.#refill(stop, item.owner);
+    this.#queueTurn(stop, now);
+    return { ...(change ? { change } : {}), ...(refill ? { refill } : {}) };
+  }
+
+  *destinations(): IterableIterator<DestinationView> {
+    for (const { key, destination, waiting } of this.#stops.values()) {
+      const { running, window, down } = destination;
+      yield { key, running, waiting, window, ...(down ? { down } : {}) };
     }
   }
 
-  #queueTurn(destination: Destination<Item>): void {
-    if (destination.ready) this.#turn.add(destination);
+  /** Forgets destinations with nothing to do; what is left may double before the next sweep. */
+  #sweep(now: number): void {
+    for (const [key, { lines, destination }] of this.#stops) {
+      if (lines.size === 0 && destination.forgettable(now)) this.#stops.delete(key);
+    }
+    this.#sweepAt = Math.max(STOPS_KEPT, 2 * this.#stops.size);
+  }
+
+  /** The next item of the line whose turn it is. */
+  #take(stop: Stop<Item>): Item | undefined {
+    for (const [owner, line] of stop.lines) {
+      const item = line.take();
+      if (!item) continue;
+      // To the end of the map: the other lines come first now.
+      stop.lines.delete(owner);
+      stop.lines.set(owner, line);
+      stop.waiting--;
+      this.waiting--;
+      return item;
+    }
+    return undefined;
+  }
+
+  #refill(stop: Stop<Item>, owner: string): Refill | undefined {
+    const line = stop.lines.get(owner);
+    if (!line) return undefined;
+    const from = line.refillFrom;
+    if (from) line.refilling();
+    if (line.idle) stop.lines.delete(owner);
+    return from && { destination: stop.key, owner, from };
+  }
+
+  /** Puts a stop where it belongs: in turn, waiting for time, or for an attempt to end. */
+  #queueTurn(stop: Stop<Item>, now: number): void {
+    this.#timed.delete(stop);
+    if (stop.waiting === 0) return;
+    const at = stop.destination.startableAt(now);
+    if (at <= now) this.#turn.add(stop);
+    else if (at < Infinity) this.#timed.add(stop);
   }
 }

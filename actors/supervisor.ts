@@ -14,11 +14,14 @@
  * not be made. When the store is well again, attempts that it left open are finished and the queue
  * is read from its beginning.
  */
-import type { StoredEvent } from "../events/catalogue.ts";
+import type { Fact, StoredEvent } from "../events/catalogue.ts";
+import { domainOf } from "../events/projections/queue.ts";
 import { StoreUnavailable, WrongVersion } from "../events/store.ts";
-import { before, type Place } from "./destination.ts";
+import type { Change, Experience } from "./destination.ts";
+import { before, type Place } from "./line.ts";
 import { type Command, CommandRefused, decide, fold, type Message } from "./message.ts";
 import {
+  type Attempted,
   describe,
   finishInterrupted,
   type MessagePorts,
@@ -26,7 +29,14 @@ import {
   runAttempt,
 } from "./message_actor.ts";
 import type { QueueView, RoutingFacts } from "./ports.ts";
-import { type Limits, Schedule, SCHEDULE_SIZE, type Waiting } from "./schedule.ts";
+import {
+  type DestinationView,
+  type Limits,
+  type Refill,
+  Schedule,
+  SCHEDULE_SIZE,
+  type Waiting,
+} from "./schedule.ts";
 
 export interface SupervisorPorts extends MessagePorts {
   readonly view: QueueView;
@@ -53,11 +63,6 @@ interface Item extends Waiting {
   readonly events?: readonly StoredEvent[];
 }
 
-interface Refill {
-  readonly destination: string;
-  readonly from: Place;
-}
-
 export class Supervisor {
   readonly #ports: SupervisorPorts;
   readonly #schedule: Schedule<Item>;
@@ -74,6 +79,8 @@ export class Supervisor {
   #state: "new" | "open" | "blocked" | "stopping" = "new";
   #wakeAt = Infinity;
   #cancelWake = () => {};
+  #tickAt = Infinity;
+  #cancelTick = () => {};
   #unsubscribe = () => {};
   #idle: (() => void)[] = [];
   readonly #gone = new AbortController();
@@ -93,11 +100,11 @@ export class Supervisor {
   }
 
   set limits(limits: Limits) {
-    this.#schedule.limits = limits;
+    this.#schedule.setLimits(limits, this.#ports.clock.now());
     this.#pump();
   }
 
-  destinations(): Iterable<{ key: string; running: number; waiting: number }> {
+  destinations(): Iterable<DestinationView> {
     return this.#schedule.destinations();
   }
 
@@ -121,6 +128,7 @@ export class Supervisor {
     this.#state = "stopping";
     this.#unsubscribe();
     this.#cancelWake();
+    this.#cancelTick();
     await this.#ended(grace);
     for (const abort of this.#running.values()) abort.abort();
     await this.#ended(LAST_WORDS);
@@ -224,24 +232,43 @@ export class Supervisor {
     });
   }
 
-  /** Puts a message in line; the key of its destination when there was no room. */
-  #offer(item: Omit<Item, "destination">, facts: RoutingFacts): string | undefined {
+  /** Puts a message in line; the name of the line when there was no room. */
+  #offer(item: Omit<Item, "destination" | "owner">, facts: RoutingFacts): string | undefined {
     const { router } = this.#ports;
     let destination: string;
     try {
-      destination = router.destination(router.choose(facts), facts.rcptTo);
+      destination = router.destination(router.expect(facts), facts.rcptTo);
     } catch {
       destination = ""; // meets the same fault in the actor, which says and records it
     }
-    return this.#schedule.offer({ ...item, destination }) ? undefined : destination;
+    const owner = facts.account ?? `@${domainOf(facts.mailFrom)}`;
+    const offered = { ...item, destination, owner };
+    return this.#schedule.offer(offered, this.#ports.clock.now()) ? undefined : lineOf(offered);
   }
 
   #pump(): void {
+    const { clock } = this.#ports;
     while (this.#state === "open") {
-      const item = this.#schedule.next();
-      if (!item) return;
+      const item = this.#schedule.next(clock.now());
+      if (!item) break;
       this.#run(item);
     }
+    this.#awaitTick();
+  }
+
+  /** Some destination waits for time to pass: one timer for the earliest of them. */
+  #awaitTick(): void {
+    const { clock } = this.#ports;
+    const at = this.#schedule.nextTick(clock.now());
+    if (at === undefined || at >= this.#tickAt || this.#state !== "open") return;
+    this.#cancelTick();
+    this.#tickAt = at;
+    const wait = Math.min(Math.max(at - clock.now(), 0), LONGEST_SLEEP);
+    this.#cancelTick = clock.timer(wait, () => {
+      this.#tickAt = Infinity;
+      this.#schedule.tick(clock.now());
+      this.#pump();
+    });
   }
 
   async #run(item: Item): Promise<void> {
@@ -249,9 +276,9 @@ export class Supervisor {
     const abort = new AbortController();
     const cancel = clock.timer(ATTEMPT_DEADLINE, () => abort.abort());
     this.#running.set(item.stream, abort);
-    let message: Message | undefined;
+    let attempted: Attempted = {};
     try {
-      message = await runAttempt(
+      attempted = await runAttempt(
         this.#ports,
         item.stream,
         item.events,
@@ -263,18 +290,40 @@ export class Supervisor {
       else this.#failed(cause); // an actor catches everything of its own
     }
     cancel();
+    const { message } = attempted;
     this.#running.delete(item.stream);
-    this.#refill(item.destination, this.#schedule.ended(item));
+    const { experience, why } = experienceOf(attempted);
+    const { change, refill } = this.#schedule.ended(item, experience, why, clock.now());
+    if (change) this.#tell(item.destination, change);
+    if (refill) {
+      this.#refills.push(refill);
+      this.#read();
+    }
     if (message?.status === "queued") this.#expect({ due: message.due, stream: item.stream });
     if (this.#running.size === 0) { for (const ended of this.#idle.splice(0)) ended(); }
     this.#pump();
     if (this.#paused && this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#read();
   }
 
-  #refill(destination: string, from: Place | undefined): void {
-    if (!from) return;
-    this.#refills.push({ destination, from });
-    this.#read();
+  /** Notes in the log, on the destination's own stream, that it is down or up again. */
+  async #tell(destination: string, { kind, down }: Change): Promise<void> {
+    const { store, log } = this.#ports;
+    const stream = `destination ${destination}`;
+    const since = new Date(down.since).toISOString();
+    const { why } = down;
+    const fact: Fact = kind === "down"
+      ? {
+        type: "DestinationDown",
+        data: { destination, since, until: new Date(down.until).toISOString(), why },
+      }
+      : { type: "DestinationUp", data: { destination, since } };
+    log.warn(`destination is ${kind}`, { destination, why });
+    try {
+      const expectedVersion = await store.version(stream);
+      await store.append([{ stream, expectedVersion, facts: [fact] }]);
+    } catch (cause) {
+      log.warn("not recorded", { destination, ...describe(cause) });
+    }
   }
 
   /** Reads the queue in due order into the schedule; one reading at a time. */
@@ -318,22 +367,23 @@ export class Supervisor {
   }
 
   /** Reads on where a full line turned messages away, until it is full again or nothing is due. */
-  async #readLine({ destination, from }: Refill): Promise<void> {
+  async #readLine(refill: Refill): Promise<void> {
+    const { from } = refill;
     // What stands at the place itself was turned away: start just before it.
     let after: Place = { due: from.due - 1, stream: LAST_STREAM };
     for (;;) {
       const { rows, turnedAway } = await this.#offerPage(after);
-      if (rows.length < PAGE || turnedAway.has(destination)) return;
+      if (rows.length < PAGE || turnedAway.has(lineOf(refill))) return;
       after = rows.at(-1)!;
       if (this.#state !== "open") return;
       if (this.#schedule.full) {
-        this.#refills.push({ destination, from: after });
+        this.#refills.push({ ...refill, from: after });
         return;
       }
     }
   }
 
-  /** Offers the rows that are due after a place; says which destinations had no room for some. */
+  /** Offers the rows that are due after a place; says which lines had no room for some. */
   async #offerPage(after: Place): Promise<{ rows: Place[]; turnedAway: Set<string> }> {
     const { view, clock } = this.#ports;
     const rows = await view.due(clock.now(), PAGE, after);
@@ -369,3 +419,29 @@ export class Supervisor {
 /** A hold rule held the message in the append that enqueued it. */
 const heldAtOnce = ({ stream }: StoredEvent, next: StoredEvent | undefined): boolean =>
   next?.type === "Held" && next.stream === stream;
+
+const lineOf = ({ destination, owner }: { destination: string; owner: string }): string =>
+  `${destination}\n${owner}`;
+
+/** The host turned us away, and not this message: closing (421), congested, not accepting. */
+const BUSY = { codes: [421], statuses: ["4.3.2", "4.4.5"] } as const;
+
+/** What an attempt says about its destination, apart from its message. */
+function experienceOf(
+  { message, concluded }: Attempted,
+): { readonly experience: Experience; readonly why: string } {
+  if (!message || !concluded) return { experience: "unknown", why: "" };
+  if (message.status === "delivered") return { experience: "delivered", why: "" };
+  const { lastFailure } = message;
+  if (!lastFailure) return { experience: "unknown", why: "" };
+  const { code, enhanced = "", result, reason: why } = lastFailure;
+  if (code !== undefined) {
+    const busy = BUSY.codes.some((each) => each === code) ||
+      BUSY.statuses.some((each) => each === enhanced);
+    return { experience: busy ? "busy" : "answered", why };
+  }
+  // 4.4.x is the network's and the names' (RFC 3463, section 3.5); others are our own affairs.
+  const network = enhanced === "" || enhanced.startsWith("4.4.") || enhanced === "4.7.5";
+  const unreachable = network && !lastFailure.permanent && result !== "canceled";
+  return { experience: unreachable ? "unreachable" : "unknown", why };
+}

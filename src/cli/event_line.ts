@@ -35,6 +35,10 @@ export function eventLine(event: StoredEvent): string {
       const { kind, dsn, notSent } = event.data;
       return dsn === undefined ? `${kind}: none, ${notSent ?? "no reason"}` : `${kind}: ${dsn}`;
     }
+    case "DestinationDown":
+      return `since ${event.data.since}, probed at ${event.data.until}: ${event.data.why}`;
+    case "DestinationUp":
+      return `was down since ${event.data.since}`;
     case "Held":
     case "Cancelled":
     case "IntakePaused":

@@ -68,6 +68,7 @@ export class QueueHarness {
     const ids = { next: () => `01${String(++this.#ids).padStart(24, "0")}` };
     const router: Router = {
       choose: () => direct,
+      expect: () => direct,
       destination: (_choice, rcptTo) => rcptTo.slice(rcptTo.indexOf("@") + 1),
     };
     const delivery: Delivery = {
@@ -102,7 +103,7 @@ export class QueueHarness {
         reporter,
         policy: () => policy,
       },
-      { concurrency: 20, destinationConcurrency: 5 },
+      { concurrency: 20, policy: () => ({ concurrency: 5 }) },
       (cause) => this.failed.push(cause),
     );
     this.submitter = new QueueSubmitter({

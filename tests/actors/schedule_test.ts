@@ -1,111 +1,199 @@
 import { describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { LINE_LENGTH } from "../../actors/destination.ts";
-import { Schedule, type Waiting } from "../../actors/schedule.ts";
+import { FIRST_WINDOW } from "../../actors/destination.ts";
+import { LINE_LENGTH } from "../../actors/line.ts";
+import { type Limits, type Refill, Schedule, type Waiting } from "../../actors/schedule.ts";
 
-const limits = { concurrency: 10, destinationConcurrency: 3 };
-const item = (destination: string, n: number): Waiting => ({
+const NOW = 1_000_000;
+const limits: Limits = { concurrency: 10, policy: () => ({ concurrency: 3 }) };
+const one: Limits = { concurrency: 1, policy: () => ({ concurrency: 1 }) };
+const item = (destination: string, n: number, rest: Partial<Waiting> = {}): Waiting => ({
   destination,
+  owner: "shop",
   due: n,
-  stream: `${destination}-${String(n).padStart(5, "0")}`,
+  stream: `${destination}-${rest.owner ?? "shop"}-${String(n).padStart(5, "0")}`,
+  ...rest,
 });
+const drain = (schedule: Schedule<Waiting>): Waiting[] => {
+  const started: Waiting[] = [];
+  for (let next; (next = schedule.next(NOW));) started.push(next);
+  return started;
+};
+const end = (schedule: Schedule<Waiting>, each: Waiting): Refill | undefined =>
+  schedule.ended(each, "delivered", "", NOW).refill;
 
 describe("the schedule", () => {
   it("starts no more per destination than it may, nor overall", () => {
     const schedule = new Schedule(limits);
     for (const destination of ["a", "b", "c", "d", "e"]) {
-      for (let n = 0; n < 5; n++) schedule.offer(item(destination, n));
+      for (let n = 0; n < 5; n++) schedule.offer(item(destination, n), NOW);
     }
-    const started: Waiting[] = [];
-    for (let next; (next = schedule.next());) started.push(next);
+    const started = drain(schedule);
     assert.equal(started.length, 10);
     const per = Map.groupBy(started, ({ destination }) => destination);
     for (const [, items] of per) assert.ok(items.length <= 3);
   });
 
+  it("begins small at a destination that nothing is known of", () => {
+    const schedule = new Schedule({ concurrency: 100, policy: () => ({ concurrency: 50 }) });
+    for (let n = 0; n < 50; n++) schedule.offer(item("a", n), NOW);
+    assert.equal(drain(schedule).length, FIRST_WINDOW);
+  });
+
   it("turns among destinations, so that a long line does not hold up another", () => {
-    const schedule = new Schedule({ concurrency: 2, destinationConcurrency: 2 });
-    for (let n = 0; n < LINE_LENGTH; n++) schedule.offer(item("busy", n));
-    const first = schedule.next()!;
-    schedule.offer(item("other", 0));
+    const schedule = new Schedule({ concurrency: 2, policy: () => ({ concurrency: 2 }) });
+    for (let n = 0; n < LINE_LENGTH; n++) schedule.offer(item("busy", n), NOW);
+    const first = schedule.next(NOW)!;
+    schedule.offer(item("other", 0), NOW);
     assert.equal(first.destination, "busy");
-    const second = schedule.next()!;
-    schedule.ended(first);
-    const third = schedule.next()!;
+    const second = schedule.next(NOW)!;
+    end(schedule, first);
+    const third = schedule.next(NOW)!;
     assert.deepEqual(
       new Set([second.destination, third.destination]),
       new Set(["busy", "other"]),
     );
   });
 
+  it("turns among owners at a destination", () => {
+    const schedule = new Schedule(one);
+    for (let n = 0; n < LINE_LENGTH; n++) schedule.offer(item("a", n, { owner: "bulk" }), NOW);
+    const first = schedule.next(NOW)!;
+    schedule.offer(item("a", 9_999, { owner: "alice" }), NOW);
+    end(schedule, first);
+    const owners: string[] = [];
+    for (let n = 0; n < 2; n++) {
+      const next = schedule.next(NOW)!;
+      owners.push(next.owner);
+      end(schedule, next);
+    }
+    assert.ok(owners.includes("alice"), "one of the next two");
+  });
+
+  it("starts the urgent first, and equals in the order in which they came", () => {
+    const schedule = new Schedule(one);
+    const priorities = [0, 4, 0, 4, -4, undefined];
+    priorities.forEach((priority, n) => {
+      schedule.offer(item("a", n, priority === undefined ? {} : { priority }), NOW);
+    });
+    const order: number[] = [];
+    for (let next; (next = schedule.next(NOW)); end(schedule, next)) order.push(next.due);
+    assert.deepEqual(order, [1, 3, 0, 2, 5, 4]);
+  });
+
   it("never has a stream twice", () => {
     const schedule = new Schedule(limits);
-    assert.ok(schedule.offer(item("a", 1)));
-    assert.ok(schedule.offer(item("a", 1)));
-    const started = schedule.next()!;
-    assert.equal(schedule.next(), undefined);
-    assert.ok(schedule.offer(item("a", 1)), "not while it runs either");
-    assert.equal(schedule.next(), undefined);
-    schedule.ended(started);
-    schedule.offer(item("a", 1));
-    assert.ok(schedule.next());
+    assert.ok(schedule.offer(item("a", 1), NOW));
+    assert.ok(schedule.offer(item("a", 1), NOW));
+    const started = schedule.next(NOW)!;
+    assert.equal(schedule.next(NOW), undefined);
+    assert.ok(schedule.offer(item("a", 1), NOW), "not while it runs either");
+    assert.equal(schedule.next(NOW), undefined);
+    end(schedule, started);
+    schedule.offer(item("a", 1), NOW);
+    assert.ok(schedule.next(NOW));
   });
 
   it("says where to read on when a full line is half empty", () => {
-    const schedule = new Schedule({ concurrency: 1, destinationConcurrency: 1 });
-    for (let n = 0; n < LINE_LENGTH; n++) assert.ok(schedule.offer(item("a", n)));
-    assert.equal(schedule.offer(item("a", LINE_LENGTH + 5)), false);
-    assert.equal(schedule.offer(item("a", LINE_LENGTH)), false);
-    let refill;
+    const schedule = new Schedule(one);
+    for (let n = 0; n < LINE_LENGTH; n++) assert.ok(schedule.offer(item("a", n), NOW));
+    assert.equal(schedule.offer(item("a", LINE_LENGTH + 5), NOW), false);
+    assert.equal(schedule.offer(item("a", LINE_LENGTH), NOW), false);
+    let refill: Refill | undefined;
     let ended = 0;
     while (!refill) {
-      refill = schedule.ended(schedule.next()!);
+      refill = end(schedule, schedule.next(NOW)!);
       ended++;
     }
-    assert.equal(refill.due, LINE_LENGTH);
+    assert.deepEqual([refill.destination, refill.owner, refill.from.due], [
+      "a",
+      "shop",
+      LINE_LENGTH,
+    ]);
     assert.equal(ended, LINE_LENGTH / 2);
   });
 
-  it("forgets destinations with nothing to do", () => {
+  it("keeps what it knows of destinations within bounds", () => {
     const schedule = new Schedule(limits);
-    schedule.offer(item("a", 1));
-    schedule.ended(schedule.next()!);
-    assert.deepEqual([...schedule.destinations()], []);
+    for (let n = 0; n < 5_000; n++) {
+      schedule.offer(item(`d${n}`, n), NOW);
+      end(schedule, schedule.next(NOW)!);
+    }
+    assert.ok([...schedule.destinations()].length <= 2_000);
+  });
+
+  it("waits for the probe of a destination that is down, and says when it is", () => {
+    const schedule = new Schedule(limits);
+    for (let n = 0; n < 10; n++) schedule.offer(item("dead", n), NOW);
+    const started = drain(schedule);
+    const changes = started.map((each) => schedule.ended(each, "unreachable", "refused", NOW));
+    const down = changes.at(-1)!.change!;
+    assert.equal(down.kind, "down");
+    assert.deepEqual(drain(schedule), []);
+    assert.equal(schedule.nextTick(NOW), down.down.until);
+    schedule.tick(down.down.until);
+    assert.ok(schedule.next(down.down.until), "the probe");
+    assert.equal(schedule.next(down.down.until), undefined, "one at a time");
   });
 
   it("loses nothing and stays within its limits, whatever comes and ends (property)", () => {
+    const experience = fc.constantFrom(
+      "delivered" as const,
+      "answered" as const,
+      "busy" as const,
+      "unreachable" as const,
+      "unknown" as const,
+    );
     const step = fc.oneof(
-      fc.record({ offer: fc.tuple(fc.constantFrom("a", "b", "c"), fc.nat(400)) }),
-      fc.record({ end: fc.nat(20) }),
+      fc.record({ offer: fc.tuple(fc.constantFrom("a", "b"), fc.nat(400)), owner: fc.nat(2) }),
+      fc.record({ end: fc.nat(20), experience }),
+      fc.record({ wait: fc.nat(100_000) }),
       fc.constant({ next: true }),
     );
     fc.assert(fc.property(fc.array(step, { maxLength: 300 }), (steps) => {
-      const schedule = new Schedule(limits);
+      let now = NOW;
+      const schedule = new Schedule<Waiting>({
+        concurrency: 10,
+        policy: (key) => ({ concurrency: 3, ...(key === "b" ? { perMinute: 6 } : {}) }),
+      });
       const offered = new Set<string>();
       const running: Waiting[] = [];
       let ended = 0;
+      let latest = -Infinity;
       for (const each of steps) {
         if ("offer" in each) {
-          const next = item(...each.offer);
+          const next = item(...each.offer, { owner: `owner${each.owner}` });
           if (offered.has(next.stream)) continue;
-          if (schedule.offer(next)) offered.add(next.stream);
+          if (schedule.offer(next, now)) offered.add(next.stream);
         } else if ("end" in each) {
           const [done] = running.splice(each.end, 1);
           if (!done) continue;
-          schedule.ended(done);
+          schedule.ended(done, each.experience, "because", now);
           ended++;
+        } else if ("wait" in each) {
+          schedule.tick(now += each.wait);
         } else {
-          const next = schedule.next();
-          if (next) running.push(next);
+          const next = schedule.next(now);
+          if (!next) continue;
+          running.push(next);
+          if (next.destination !== "b") continue;
+          assert.ok(now - latest >= 10_000, "six a minute, at any moment");
+          latest = now;
         }
         assert.equal(schedule.running, running.length);
-        assert.ok(running.length <= limits.concurrency);
         for (const [, list] of Map.groupBy(running, ({ destination }) => destination)) {
-          assert.ok(list.length <= limits.destinationConcurrency);
+          assert.ok(list.length <= 3);
         }
         assert.equal(offered.size, schedule.waiting + running.length + ended);
       }
+      // Nothing is stuck: with all ended, and time, everything left comes to its turn.
+      for (let round = 0; round < 2_000 && schedule.waiting + running.length > 0; round++) {
+        for (const done of running.splice(0)) schedule.ended(done, "delivered", "", now);
+        schedule.tick(now += 3_600_000);
+        for (let next; (next = schedule.next(now));) running.push(next);
+      }
+      assert.equal(schedule.waiting, 0);
     }));
   });
 });

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { StoredEventOf } from "../../events/catalogue.ts";
-import { LINE_LENGTH } from "../../actors/destination.ts";
+import { LINE_LENGTH } from "../../actors/line.ts";
 import { ABORT_GRACE, runAttempt } from "../../actors/message_actor.ts";
 import { CommandRefused, INTERRUPTED } from "../../actors/message.ts";
 import { ATTEMPT_DEADLINE } from "../../actors/supervisor.ts";
@@ -139,8 +139,8 @@ describe("an attempt", () => {
     await queue.until(() => queue.jobs.length === 1 && queue.supervisor.running === 0);
     const { signal } = new AbortController();
     const ports = { ...queue, store: queue.opened.store } as never;
-    const message = await runAttempt(ports, stream, undefined, signal, signal);
-    assert.equal(message?.status, "queued");
+    const { message, concluded } = await runAttempt(ports, stream, undefined, signal, signal);
+    assert.deepEqual([message?.status, concluded], ["queued", undefined]);
     assert.equal(queue.jobs.length, 1);
   });
 });
@@ -200,6 +200,37 @@ describe("the supervisor", () => {
     assert.ok(queue.jobs.length < backlog);
     await queue.until(async () => (await queue.opened.view.depth()).delivered === backlog + 1);
     assert.equal(queue.jobs.length, backlog + 1, "each once");
+  });
+
+  it("does not burn messages against a destination that is down", async () => {
+    let up = false;
+    queue.script = () =>
+      Promise.resolve(
+        up
+          ? delivered
+          : { kind: "failed", permanent: false, result: "timeout", reason: "no answer" } as const,
+      );
+    await queue.supervisor.start();
+    const streams: string[] = [];
+    for (let n = 0; n < 40; n++) streams.push(await queue.submit("bob@dead.example"));
+    await queue.until(() => queue.supervisor.running === 0);
+    await queue.clock.advance(20_000);
+    const burnt = queue.jobs.length;
+    assert.ok(burnt <= 5 + 2, `${burnt} attempts before it was down`);
+    await queue.clock.advance(15 * MINUTE);
+    // Probes after 1, 2, 4 and 8 minutes.
+    assert.ok(queue.jobs.length <= burnt + 4, `${queue.jobs.length - burnt} probes in 15 minutes`);
+    const events = await queue.events("destination dead.example");
+    assert.equal(events[0]?.type, "DestinationDown");
+    const [view] = [...queue.supervisor.destinations()];
+    assert.ok(view?.down && view.waiting > 0);
+
+    const other = await queue.submit("bob@alive.example");
+    up = true;
+    await queue.untilState(other, "delivered");
+    await queue.clock.advance(60 * MINUTE);
+    for (const stream of streams) await queue.untilState(stream, "delivered");
+    assert.equal((await queue.events("destination dead.example")).at(-1)?.type, "DestinationUp");
   });
 
   it("ends attempts that a crash left open, and tries again when they are due", async () => {
