@@ -1,5 +1,6 @@
 /** The configurations that operators of the virtual world choose from. */
 import type { RetryPolicy } from "../../actors/retry.ts";
+import type { Limits } from "../../actors/schedule.ts";
 import { parseDomainPattern } from "../../src/config/domain_pattern.ts";
 import type { RouteConfig, TransportConfig } from "../../src/config/types.ts";
 import type { DeliverySettings } from "../../src/delivery/transports.ts";
@@ -17,6 +18,8 @@ export interface Configuration {
   readonly relayTls: "none" | "opportunistic" | "required" | "verified" | undefined;
   readonly concurrency: number;
   readonly destinationConcurrency: number;
+  /** Attempts started per minute at one destination. */
+  readonly perMinute: number | undefined;
 }
 
 export const HOSTNAME = "queue.example";
@@ -41,7 +44,17 @@ export function configure(dice: Dice): Configuration {
     ),
     concurrency: dice.pick([1, 4, 100]),
     destinationConcurrency: dice.pick([1, 2, 20]),
+    perMinute: dice.pick([undefined, undefined, undefined, 30]),
   };
+}
+
+export function limits(configuration: Configuration): Limits {
+  const { concurrency, destinationConcurrency, perMinute } = configuration;
+  const policy = {
+    concurrency: destinationConcurrency,
+    ...(perMinute === undefined ? {} : { perMinute }),
+  };
+  return { concurrency, policy: () => policy };
 }
 
 /** As the configuration file would have been read. */

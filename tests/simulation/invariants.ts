@@ -48,6 +48,8 @@ interface Books {
 
 export class Invariants {
   readonly streams = new Map<string, Books>();
+  /** The last event of each destination's stream. */
+  readonly #destinations = new Map<string, RawEvent>();
   readonly #byRecipient = new Map<string, Books[]>();
   /** Streams whose attempt has no outcome. */
   readonly #open = new Set<string>();
@@ -61,7 +63,9 @@ export class Invariants {
   /** A transaction has become durable. */
   durable(transaction: Transaction): void {
     const touched = new Set<Books>();
-    for (const raw of transaction.events) touched.add(this.#event(raw));
+    for (const raw of transaction.events) {
+      if (!this.#destination(raw)) touched.add(this.#event(raw));
+    }
     for (const books of touched) this.#compare(books);
   }
 
@@ -147,6 +151,16 @@ export class Invariants {
     this.#bodies();
     this.#projections();
     this.#checkpoints();
+  }
+
+  /** A destination's stream is no message's: the chain is all that has to hold. */
+  #destination(raw: RawEvent): boolean {
+    if (!raw.stream.startsWith("destination ")) return false;
+    const last = this.#destinations.get(raw.stream);
+    const findings = chainFindings(raw, last);
+    if (findings.length > 0) throw new Violation(`8: ${raw.stream}: ${findings.join("; ")}`);
+    this.#destinations.set(raw.stream, raw);
+    return true;
   }
 
   /** Invariants 3, 4, 5 and 8, event by event. */

@@ -18,7 +18,7 @@ import { DsnComposer } from "../../src/dsn/compose.ts";
 import { Sessions } from "../../src/smtp/sessions.ts";
 import { ulids } from "../../src/system.ts";
 import { supervisionTree } from "../../src/tree.ts";
-import { type Configuration, HOSTNAME, settings } from "./configuration.ts";
+import { type Configuration, HOSTNAME, limits, settings } from "./configuration.ts";
 import { Door } from "./door.ts";
 import { VirtualBodyFiles, VirtualEngine } from "./disk.ts";
 import type { Process } from "./process.ts";
@@ -117,7 +117,7 @@ export async function start(
           ),
           policy: () => configuration.policy,
         },
-        configuration,
+        limits(configuration),
         failed,
       );
       await supervisor.start();
@@ -148,7 +148,7 @@ export async function start(
       configuration = next;
       router = new ConfiguredRouter(settings(next), asked);
       transports.reload(settings(next));
-      if (supervisor) supervisor.limits = next;
+      if (supervisor) supervisor.limits = limits(next);
     },
     stop: async () => {
       stopping = true;
