@@ -1,154 +1,140 @@
 /**
- * The read-only API: messages, one message with its history, and its events.
+ * The API: its operations on their paths, behind tokens and scopes.
  *
- *   GET /messages              filter, sort and page through the queue
- *   GET /messages/ID           a message with every attempt (?transcripts=true: and dialogues)
- *   GET /messages/ID/events    its events as they stand in the log
+ *   /messages …              hand in, list, show        submit.ts, messages.ts
+ *   /messages/ID/ACT         act on one                 acts.ts
+ *   /queue/act               act on many                acts.ts
+ *   /hold-rules, /intake …   what new mail meets        admission.ts
+ *   /openapi.json            all of it, described       openapi.ts
  */
 import { type Context, Hono } from "hono";
-import type { StoredEvent } from "../../events/catalogue.ts";
-import {
-  QUEUE_SORTS,
-  type QueueFilter,
-  type QueueRow,
-  type QueueSort,
-  type QueueView,
-} from "../../events/projections/queue.ts";
-import { type EventStore, UnreadableStream } from "../../events/store.ts";
-import { BadFilter, FILTER_OPTIONS, type FilterOption, readFilter } from "./message_filter.ts";
-import { messageDetailJson, messageJson } from "./message_json.ts";
-import { badRequest, notFound, RequestProblem } from "./problem.ts";
+import { z } from "zod";
+import { StoreUnavailable } from "../../events/store.ts";
+import { actOperations, type ActPorts } from "./acts.ts";
+import { admissionOperations, type AdmissionPorts } from "./admission.ts";
+import { type BodyLimits, hasContent, HeldContent } from "./body.ts";
+import { readOperations, type ReadPorts } from "./messages.ts";
+import { openApi } from "./openapi.ts";
+import { type Operation, type Principal, readQuery } from "./operation.ts";
+import { badRequest, RequestProblem, unavailable } from "./problem.ts";
+import { submitOperation, type SubmitPorts } from "./submit.ts";
+import type { Authenticate } from "./tokens.ts";
 
-export interface ApiPorts {
-  readonly queue: QueueView;
-  readonly store: Pick<EventStore, "readStream">;
-  readonly now: () => number;
+export interface ApiPorts
+  extends
+    ReadPorts,
+    Omit<ActPorts, "queue" | "now">,
+    Omit<AdmissionPorts, "queue" | "now">,
+    SubmitPorts {
+  readonly authenticate: Authenticate;
 }
 
-const DEFAULT_LIMIT = 100;
-const MAX_LIMIT = 1_000;
-/** Past this, a filter gets there faster than paging does. */
-const MAX_OFFSET = 10_000_000;
-const MESSAGE_ID = /^[0-9A-HJKMNP-TV-Z]{26}$/;
+/** What the socket says of the client. */
+export interface Client {
+  readonly peer?: string;
+}
 
-export function api(ports: ApiPorts): Hono {
-  const app = new Hono();
-  app.get("/messages", async (context) => context.json(await list(ports, context)));
-  app.get("/messages/:id", async (context) => {
-    const { row, events } = await message(ports, context.req.param("id"));
-    const query = queryOf(context, ["transcripts"]);
-    const transcripts = flag(query, "transcripts");
-    return context.json(messageDetailJson(row, events, { transcripts }));
+export function operations(ports: ApiPorts, limits: BodyLimits): Operation[] {
+  const held = new HeldContent(ports.clock, limits);
+  const all: Operation[] = [
+    submitOperation(ports, held, limits),
+    ...readOperations(ports),
+    ...actOperations(ports, held),
+    ...admissionOperations(ports, held),
+  ];
+  let document: Record<string, unknown>;
+  all.push({
+    id: "describe",
+    method: "get",
+    path: "/openapi.json",
+    about: "This document.",
+    answer: { status: 200, about: "OpenAPI 3.1.", schema: z.looseObject({ openapi: z.string() }) },
+    problems: [],
+    handle: () => Promise.resolve({ status: 200, body: document }),
   });
-  app.get("/messages/:id/events", async (context) => {
-    queryOf(context, []);
-    const { events } = await message(ports, context.req.param("id"));
-    return context.json({ events });
-  });
+  document = openApi(all);
+  return all;
+}
+
+export function api(ports: ApiPorts, limits: BodyLimits): Hono<{ Bindings: Client }> {
+  const app = new Hono<{ Bindings: Client }>();
+  const methods = new Map<string, string[]>();
+  for (const operation of operations(ports, limits)) {
+    const path = operation.path.replace(/\{(\w+)\}/g, ":$1");
+    app.on(operation.method.toUpperCase(), path, (context) => run(operation, ports, context));
+    const known = methods.get(path) ?? [];
+    known.push(
+      ...(operation.method === "get" ? ["GET", "HEAD"] : [operation.method.toUpperCase()]),
+    );
+    methods.set(path, known);
+  }
+  for (const [path, known] of methods) {
+    app.all(path, ({ req }) => {
+      throw methodNotAllowed(req.method, known);
+    });
+  }
   return app;
 }
 
-async function list({ queue, now }: ApiPorts, context: Context): Promise<unknown> {
-  const filters = Object.keys(FILTER_OPTIONS) as FilterOption[];
-  const query = queryOf(context, [
-    ...filters,
-    "pending",
-    "limit",
-    "cursor",
-    "sort",
-    "order",
-    "total",
-  ]);
-  const filter = { ...filterOf(query, now()), pending: flag(query, "pending") };
-  const sort = query.get("sort") ?? "created";
-  if (!isSort(sort)) throw badRequest(`sort: it takes one of ${QUEUE_SORTS.join(", ")}`);
-  const order = query.get("order") ?? "asc";
-  if (order !== "asc" && order !== "desc") throw badRequest("order: it takes asc or desc");
-  const limit = number(query.get("limit") ?? String(DEFAULT_LIMIT), MAX_LIMIT);
-  if (!limit) throw badRequest(`limit: it takes a whole number from 1 to ${MAX_LIMIT}`);
-  const offset = readCursor(query.get("cursor"));
-  // One row more tells whether there is a next page.
-  const page = { sort, descending: order === "desc", limit: limit + 1, offset };
-  const rows = await queue.list(filter, page);
-  return {
-    messages: rows.slice(0, limit).map(messageJson),
-    next: rows.length > limit ? writeCursor(offset + limit) : null,
-    ...(flag(query, "total") ? { total: await queue.count(filter) } : {}),
-  };
+export const methodNotAllowed = (method: string, allowed: readonly string[]): RequestProblem =>
+  new RequestProblem({
+    status: 405,
+    title: "Method not allowed",
+    detail: `${method} is not taken here; ${allowed.join(" and ")} are`,
+    headers: { allow: allowed.join(", ") },
+  });
+
+/** @throws RequestProblem 401 */
+export function authenticated(authenticate: Authenticate, request: Request): Principal {
+  const principal = authenticate(request.headers.get("authorization"));
+  if (principal) return principal;
+  throw new RequestProblem({
+    status: 401,
+    title: "Unauthorized",
+    detail: "send Authorization: Bearer with a token: the one in the data folder's file " +
+      "api-token, or one that `token add` made",
+    headers: { "www-authenticate": 'Bearer realm="postledger"' },
+  });
 }
 
-/** @throws RequestProblem 404 when there is no such message, 500 when its events are broken */
-async function message(
-  { queue, store }: ApiPorts,
-  id: string,
-): Promise<{ readonly row: QueueRow; readonly events: readonly StoredEvent[] }> {
-  const row = MESSAGE_ID.test(id) ? await queue.get(id) : undefined;
-  if (!row) throw notFound("there is no message with this id");
+async function run(
+  operation: Operation,
+  { authenticate }: ApiPorts,
+  context: Context<{ Bindings: Client }>,
+): Promise<Response> {
+  const request = context.req.raw;
+  const principal = authenticated(authenticate, request);
+  if (operation.scope && !principal.scopes.has(operation.scope)) {
+    throw new RequestProblem({
+      status: 403,
+      title: "Forbidden",
+      detail: `this takes a token with the scope ${operation.scope}`,
+      headers: {
+        "www-authenticate":
+          `Bearer realm="postledger", error="insufficient_scope", scope="${operation.scope}"`,
+      },
+    });
+  }
+  if (hasContent(request) && !operation.content) {
+    throw badRequest("the request has content, and this operation takes none");
+  }
+  const query = readQuery(new URL(request.url).searchParams, operation.parameters ?? []);
+  const { peer } = context.env;
+  const id = context.req.param("id") ?? "";
   try {
-    return { row, events: await store.readStream(id) };
+    const { status, body, headers } = await operation.handle({
+      request,
+      principal,
+      id,
+      query,
+      ...(peer === undefined ? {} : { peer }),
+    });
+    return new Response(JSON.stringify(body), {
+      status,
+      headers: { ...headers, "content-type": "application/json" },
+    });
   } catch (error) {
-    if (!(error instanceof UnreadableStream)) throw error;
-    throw new RequestProblem({ status: 500, title: "Unreadable events", detail: error.message });
-  }
-}
-
-type Query = ReadonlyMap<string, string>;
-
-/** The parameters, each known and given once. */
-function queryOf(context: Context, known: readonly string[]): Query {
-  const query = new Map<string, string>();
-  for (const [name, values] of Object.entries(context.req.queries())) {
-    if (!known.includes(name)) {
-      const takes = known.length > 0 ? `; there are ${known.join(", ")}` : "; it takes none";
-      throw badRequest(`"${name.slice(0, 60)}" is not a parameter${takes}`);
-    }
-    if (values.length > 1) throw badRequest(`${name}: it is given ${values.length} times`);
-    query.set(name, values[0] ?? "");
-  }
-  return query;
-}
-
-function filterOf(query: Query, now: number): QueueFilter {
-  const criteria: Partial<Record<FilterOption, string>> = {};
-  for (const option of Object.keys(FILTER_OPTIONS) as FilterOption[]) {
-    const value = query.get(option);
-    if (value !== undefined) criteria[option] = value;
-  }
-  try {
-    return readFilter(criteria, now);
-  } catch (error) {
-    if (error instanceof BadFilter) throw badRequest(`${error.option}: it ${error.message}`);
+    if (error instanceof StoreUnavailable) throw unavailable(error.message);
     throw error;
   }
-}
-
-const isSort = (text: string): text is QueueSort =>
-  (QUEUE_SORTS as readonly string[]).includes(text);
-
-function flag(query: Query, name: string): boolean {
-  const text = query.get(name) ?? "false";
-  if (text !== "true" && text !== "false") throw badRequest(`${name}: it takes true or false`);
-  return text === "true";
-}
-
-/** A whole number up to `most`, or undefined. */
-function number(text: string, most: number): number | undefined {
-  const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
-  return value <= most ? value : undefined;
-}
-
-/** A cursor is opaque to clients: what it holds may change. */
-const writeCursor = (offset: number): string => btoa(`o${offset}`).replaceAll("=", "");
-
-function readCursor(cursor: string | undefined): number {
-  if (cursor === undefined) return 0;
-  let text = "";
-  try {
-    text = atob(cursor);
-  } catch {
-    // refused below
-  }
-  const offset = text.startsWith("o") ? number(text.slice(1), MAX_OFFSET) : undefined;
-  if (offset === undefined) throw badRequest("cursor: it takes the `next` of an earlier answer");
-  return offset;
 }

@@ -2,17 +2,15 @@
  * The HTTP listener: health, metrics and the API, on a loopback address.
  *
  *   /healthz      the process answers
- *   /readyz       it takes mail: the store writes, and it is not shutting down
+ *   /readyz       it takes mail: the store writes, the intake is open, it is not shutting down
  *   /metrics      Prometheus text, without a token: it names no address and no message
- *   /api/v1/      guarded by the API token
- *
- * Nothing here changes anything: GET and HEAD only, and requests have no content.
+ *   /api/v1/      guarded by tokens (api.ts)
  */
 import { Hono } from "hono";
 import type { Log } from "../../actors/ports.ts";
 import type { SocketAddress } from "../config/types.ts";
-import { api, type ApiPorts } from "./api.ts";
-import { tokenGuard } from "./api_token.ts";
+import { api, type ApiPorts, authenticated, type Client, methodNotAllowed } from "./api.ts";
+import { type BodyLimits, DEFAULT_BODY_LIMITS, hasContent } from "./body.ts";
 import { badRequest, notFound, problemResponse, RequestProblem } from "./problem.ts";
 
 /** Whether mail can be taken, and if not, why. */
@@ -22,34 +20,27 @@ export interface HttpPorts extends ApiPorts {
   readonly readiness: () => Readiness;
   /** What /metrics answers, with its content type. */
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>;
-  /** The API token. */
-  readonly token: string;
   readonly log: Log;
 }
 
-const MAX_URL = 8 * 1024;
+/** Room for a thousand recipients; the system takes little more. */
+const MAX_URL = 60 * 1024;
 const MAX_HEADERS = 16 * 1024;
 /** Milliseconds that requests under way have when the listener closes. */
 const CLOSE_WITHIN = 2_000;
 
+type App = Hono<{ Bindings: Client }>;
+
 /** Answers requests; knows nothing of sockets. */
-export function httpApp(ports: HttpPorts): Hono {
-  const app = new Hono();
-  const allowed = tokenGuard(ports.token);
+export function httpApp(ports: HttpPorts, limits: BodyLimits = DEFAULT_BODY_LIMITS): App {
+  const app: App = new Hono();
 
   app.use(async (context, next) => {
-    checkRequest(context.req.raw);
+    checkSize(context.req.raw);
     await next();
   });
   app.use("/api/*", async (context, next) => {
-    if (!allowed(context.req.raw.headers.get("authorization"))) {
-      throw new RequestProblem({
-        status: 401,
-        title: "Unauthorized",
-        detail: "send Authorization: Bearer with the token in the data folder's file api-token",
-        headers: { "www-authenticate": 'Bearer realm="postledger"' },
-      });
-    }
+    authenticated(ports.authenticate, context.req.raw);
     await next();
     context.header("cache-control", "no-store");
   });
@@ -64,7 +55,12 @@ export function httpApp(ports: HttpPorts): Hono {
     const { contentType, text } = await ports.metrics();
     return new Response(text, { headers: { "content-type": contentType } });
   });
-  app.route("/api/v1", api(ports));
+  for (const path of ["/healthz", "/readyz", "/metrics"]) {
+    app.all(path, ({ req }) => {
+      throw methodNotAllowed(req.method, ["GET", "HEAD"]);
+    });
+  }
+  app.route("/api/v1", api(ports, limits));
   app.notFound(() => problemResponse(notFound("there is nothing under this path").problem));
   app.onError((error) => {
     if (error instanceof RequestProblem) return problemResponse(error.problem);
@@ -79,15 +75,7 @@ export function httpApp(ports: HttpPorts): Hono {
 }
 
 /** @throws RequestProblem for what no path takes */
-function checkRequest(request: Request): void {
-  if (request.method !== "GET" && request.method !== "HEAD") {
-    throw new RequestProblem({
-      status: 405,
-      title: "Method not allowed",
-      detail: `${request.method} is not taken here; GET and HEAD are`,
-      headers: { allow: "GET, HEAD" },
-    });
-  }
+function checkSize(request: Request): void {
   if (request.url.length > MAX_URL) {
     throw new RequestProblem({ status: 414, title: "URI too long" });
   }
@@ -96,8 +84,9 @@ function checkRequest(request: Request): void {
   if (octets > MAX_HEADERS) {
     throw new RequestProblem({ status: 431, title: "Request header fields too large" });
   }
-  if (Number(request.headers.get("content-length") ?? 0) !== 0 || request.body) {
-    throw badRequest("the request has content, and nothing here takes any");
+  const { method } = request;
+  if ((method === "GET" || method === "HEAD") && hasContent(request)) {
+    throw badRequest("the request has content, and GET takes none");
   }
 }
 
@@ -105,10 +94,10 @@ function checkRequest(request: Request): void {
 export class HttpServer {
   #server: Deno.HttpServer<Deno.NetAddr> | undefined;
   readonly #cut = new AbortController();
-  readonly #app: Hono;
+  readonly #app: App;
 
-  constructor(private readonly address: SocketAddress, ports: HttpPorts) {
-    this.#app = httpApp(ports);
+  constructor(private readonly address: SocketAddress, ports: HttpPorts, limits?: BodyLimits) {
+    this.#app = httpApp(ports, limits);
   }
 
   /**
@@ -122,7 +111,10 @@ export class HttpServer {
       signal: this.#cut.signal,
       // Where it listens is for the caller to say.
       onListen: () => {},
-    }, (request) => this.#app.fetch(request));
+    }, (request, { remoteAddr: { hostname, port } }) => {
+      const peer = `${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
+      return this.#app.fetch(request, { peer });
+    });
     return { address: this.address.address, port: this.#server.addr.port };
   }
 

@@ -3,6 +3,8 @@ import { after, before, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { connect } from "node:net";
 import { Metrics } from "../../../src/http/metrics.ts";
+import { tokenGuard } from "../../../src/http/api_token.ts";
+import { OPERATOR } from "../../../src/http/tokens.ts";
 import { HttpServer, type Readiness } from "../../../src/http/server.ts";
 import { type Given, START } from "../../events/given.ts";
 import { DELIVERED, givenQueue, HELD, HOSTILE, UNKNOWN } from "../cli/given_queue.ts";
@@ -22,6 +24,8 @@ describe("HTTP", () => {
     const metrics = new Metrics();
     metrics.observe({ store: given.store, queue: given.view });
     queue = given.view;
+    const allowed = tokenGuard(TOKEN);
+    const nothing = () => Promise.reject(new Error("only looked at here"));
     server = new HttpServer({ address: "127.0.0.1", port: 0 }, {
       queue: new Proxy(given.view, {
         get: (_, name: keyof Given["view"]) => queue[name].bind(queue),
@@ -30,7 +34,17 @@ describe("HTTP", () => {
       now: () => START + 3_600_000,
       readiness: () => readiness,
       metrics: () => metrics.text(),
-      token: TOKEN,
+      authenticate: (authorization) => allowed(authorization) ? OPERATOR : undefined,
+      submitter: { newSubmissionId: () => "", submit: nothing },
+      bodies: given.bodies,
+      clock: given.clock,
+      hostname: "mail.example.com",
+      listener: "web",
+      idempotent: () => undefined,
+      act: nothing,
+      transports: () => [],
+      admission: { state: { version: 0, rules: [] }, act: nothing },
+      newId: () => "",
       log: { info() {}, warn() {}, error: (message) => void errors.push(message) },
     });
     const { address, port } = server.listen();
@@ -201,18 +215,25 @@ describe("HTTP", () => {
     }
   });
 
-  it("changes nothing: other methods get 405 and are told what there is", async () => {
-    for (const method of ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"]) {
-      for (const path of ["/healthz", "/metrics", "/api/v1/messages"]) {
+  it("answers 405 to other methods, and says which there are", async () => {
+    const paths = [
+      ["/healthz", "GET, HEAD"],
+      ["/metrics", "GET, HEAD"],
+      ["/api/v1/messages", "POST, GET, HEAD"],
+      [`/api/v1/messages/${HELD}`, "GET, HEAD"],
+      [`/api/v1/messages/${HELD}/hold`, "POST"],
+    ] as const;
+    for (const method of ["PUT", "DELETE", "PATCH", "OPTIONS"]) {
+      for (const [path, allow] of paths) {
         const response = await get(path, { authorization: `Bearer ${TOKEN}` }, method);
-        assert.equal(response.headers.get("allow"), "GET, HEAD");
+        assert.equal(response.headers.get("allow"), allow);
         await problem(response, 405);
       }
     }
   });
 
   it("refuses requests that are too large", async () => {
-    await problem(await get(`/healthz?${"x".repeat(9_000)}`), 414);
+    await problem(await get(`/healthz?${"x".repeat(62_000)}`), 414);
     await problem(await get("/healthz", { "x-long": "x".repeat(17_000) }), 431);
     const { hostname, port } = new URL(base);
     const socket = connect({ host: hostname, port: Number(port) });
