@@ -14,6 +14,8 @@ export interface PostfixOptions {
   readonly relay?: number;
   /** Offers STARTTLS with a self-signed certificate for `localhost`. */
   readonly tls?: boolean;
+  /** Further listeners: "address:port" (IPv6 in brackets), each with parameters of its own. */
+  readonly listeners?: Readonly<Record<string, Readonly<Record<string, string>>>>;
   /** Further parameters of main.cf. */
   readonly main?: Readonly<Record<string, string>>;
 }
@@ -143,7 +145,14 @@ export async function startPostfix(options: PostfixOptions = {}): Promise<Postfi
     path("etc/main.cf"),
     Object.entries(main).map(([key, value]) => `${key} = ${value}\n`).join(""),
   );
-  await Deno.writeTextFile(path("etc/master.cf"), MASTER.replace("PORT", String(port)));
+  const listeners = Object.entries(options.listeners ?? {}).map(([where, parameters]) =>
+    `${where} inet n - n - - smtpd\n` +
+    Object.entries(parameters).map(([key, value]) => `  -o { ${key} = ${value} }\n`).join("")
+  );
+  await Deno.writeTextFile(
+    path("etc/master.cf"),
+    MASTER.replace("PORT", String(port)) + listeners.join(""),
+  );
 
   const log = () => Deno.readTextFile(path("mail.log")).catch(() => "");
   const master = new Deno.Command("postfix", {
