@@ -9,8 +9,8 @@ import type { DomainPattern } from "../../../src/config/domain_pattern.ts";
 import type { RouteConfig } from "../../../src/config/types.ts";
 import {
   chooseRoute,
-  ConfiguredRouter,
   explainRoutes,
+  type Known,
   type RoutingConfig,
 } from "../../../src/delivery/routes.ts";
 
@@ -131,19 +131,75 @@ describe("routes", () => {
     ]);
   });
 
-  describe("destinations", () => {
-    const router = new ConfiguredRouter(config);
-    const destination = (given: Partial<RoutingFacts>) => {
-      const asked = facts(given);
-      return router.destination(router.choose(asked), asked.rcptTo);
+  describe("by size, MX host and header", () => {
+    const rows: readonly RouteConfig[] = [
+      { path: "routes[0]", toMx: [{ domain: "mx.example", below: true }], transport: "a" },
+      { path: "routes[1]", header: { name: "List-Id", value: "<News>" }, transport: "b" },
+      { path: "routes[2]", header: { name: "X-Bulk" }, sizeOver: 100, transport: "c" },
+      { path: "routes[3]", sizeOver: 5_000, minimumAttempts: 1, transport: "d" },
+    ];
+    const routing: RoutingConfig = {
+      routes: { accounts: new Map(), domains: new Map(), global: rows },
+      transports: new Map(),
     };
-    it("are the recipient's domain for direct delivery", () => {
-      assert.equal(destination({ rcptTo: "b@Example.ORG" }), "example.org");
-      assert.equal(destination({ rcptTo: "b@straße.example" }), "xn--strae-oqa.example");
-      assert.equal(destination({ rcptTo: "b@[IPv6:2001:DB8::1]" }), "[ipv6:2001:db8::1]");
+    const mx = (...hosts: string[]): Known => ({ mx: { value: hosts } });
+    const header = (...fields: [string, string][]): Known => ({
+      mx: { value: [] },
+      header: { value: new Map(fields.map(([name, value]) => [name, [value]])) },
     });
-    it("are the transport for a smarthost", () => {
-      assert.equal(destination({ rcptTo: "b@bücher.example" }), "transport:smarthost");
+    const cases: readonly [given: Partial<RoutingFacts>, known: Known, transport: string][] = [
+      [{}, mx("in.other.example"), "direct"],
+      [{}, mx("in.other.example", "a.b.mx.example"), "a"],
+      [{}, mx("mx.example"), "a"],
+      [{}, mx("notmx.example"), "direct"],
+      [{}, header(["list-id", "<news>"]), "b"],
+      [{}, header(["list-id", "<news> (weekly)"]), "direct"],
+      [{ size: 100 }, header(["x-bulk", ""]), "direct"],
+      [{ size: 101 }, header(["x-bulk", ""]), "c"],
+      [{ size: 5_000, attempt: 2 }, {}, "direct"],
+      [{ size: 5_001, attempt: 2 }, {}, "d"],
+      [{ size: 5_001, attempt: 1 }, {}, "direct"],
+    ];
+    for (const [given, known, transport] of cases) {
+      it(`${JSON.stringify(given)}, ${Deno.inspect(known)}: ${transport}`, () => {
+        assert.equal(chooseRoute(routing, facts(given), known).transport, transport);
+      });
+    }
+
+    it("say what met them, and repeat no more of the message than the config says", () => {
+      const found = (known: Known) => {
+        const { because } = chooseRoute(routing, facts({ size: 200 }), known);
+        return because.kind === "route" ? because.matched : undefined;
+      };
+      assert.deepEqual(found(mx("x.example", "in.mx.example")), { to_mx: "in.mx.example" });
+      assert.deepEqual(found(header(["list-id", "<NEWS>"])), { header: "List-Id: <News>" });
+      assert.deepEqual(found(header(["x-bulk", "a private thing"])), {
+        size_over: "200",
+        header: "X-Bulk",
+      });
+    });
+
+    it("say which of them could not be told, and pass them over", () => {
+      const choice = chooseRoute(routing, facts({}), {
+        mx: { unknown: "SERVFAIL" },
+        header: { unknown: "no body" },
+      });
+      assert.equal(choice.transport, "direct");
+      assert.deepEqual(choice.undecided, [
+        "routes[0].to_mx: SERVFAIL",
+        "routes[1].header: no body",
+        "routes[2].header: no body",
+      ]);
+      const [first] = explainRoutes(routing, facts({}), { mx: { unknown: "SERVFAIL" } });
+      assert.deepEqual(first!.criteria, [
+        {
+          criterion: "to_mx",
+          wanted: ".mx.example",
+          found: "",
+          matched: false,
+          unknown: "SERVFAIL",
+        },
+      ]);
     });
   });
 
