@@ -12,7 +12,7 @@ import {
 import { CommandError, type Option, type Parsed, UsageError } from "./command.ts";
 
 /** Where messages are kept when neither --data nor a config says: what a config defaults to. */
-const DEFAULT_DATA = "./data";
+export const DEFAULT_DATA = "./data";
 
 /**
  * The config of --config.
@@ -23,6 +23,10 @@ export function configOf(parsed: Parsed): Config | undefined {
   return file === undefined ? undefined : loadConfig({ file, env: Deno.env });
 }
 
+/** The data folder of --data or --config. @throws ConfigError */
+export const dataFolderOf = (parsed: Parsed): string =>
+  parsed.value("data") ?? configOf(parsed)?.dataDir ?? DEFAULT_DATA;
+
 /**
  * Runs `use` with the data folder of --data or --config, open for reading only.
  * @throws CommandError when there is none, ConfigError
@@ -31,8 +35,7 @@ export async function withReader<T>(
   parsed: Parsed,
   use: (reader: StoreReader) => Promise<T>,
 ): Promise<T> {
-  const dataDir = parsed.value("data") ?? configOf(parsed)?.dataDir ?? DEFAULT_DATA;
-  const reader = openReader(dataDir);
+  const reader = openReader(dataFolderOf(parsed));
   try {
     return await use(reader);
   } finally {
