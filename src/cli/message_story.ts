@@ -97,7 +97,12 @@ function attemptLines(story: AttemptJson) {
 }
 
 /** Why a transport was chosen: `domains."example.com".routes[0] (to_domain example.org)`. */
-export function because({ because }: EventData<"TransportChosen">): string {
+export function because({ because, undecided }: EventData<"TransportChosen">): string {
+  const passed = undecided ? `; not to be told: ${undecided.join("; ")}` : "";
+  return `${reasonOf(because)}${passed}`;
+}
+
+function reasonOf(because: EventData<"TransportChosen">["because"]): string {
   switch (because.kind) {
     case "default":
       return "no route matched";
@@ -126,6 +131,7 @@ export function nextHop(
 /** What became of a host, in one line. */
 export function hostResult(host: EventData<"HostTried">): string {
   const { address: ip, port, reused, tlsMode, tls, reply, result, error } = host;
+  const { proxy, login } = host;
   const dialled = ip === undefined ? "no address" : `[${ip}]:${port ?? 25}`;
   const security = tls
     ? `${tls.protocol} ${tls.cipher} (${tlsMode}, ${proofOf(host)})`
@@ -133,7 +139,9 @@ export function hostResult(host: EventData<"HostTried">): string {
   const said = reply ? replyText(reply) : undefined;
   const parts = [
     `${host.host} ${dialled}${reused ? " (kept session)" : ""}`,
+    proxy && `through proxy ${proxy}`,
     security,
+    login && `login ${login.username} by ${login.mechanism}`,
     result,
     said,
     error,

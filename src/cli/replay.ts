@@ -102,11 +102,17 @@ function* steps(
   for (const { event, state } of replay<Message | undefined>(events, undefined, fold, end)) {
     if (!state) continue; // a fold of at least one event is a message
     const today = config && event.type === "AttemptStarted"
-      ? chooseRoute(config, routingFacts(state))
+      ? chooseRoute(config, routingFacts(state), NOT_ASKED)
       : undefined;
     yield { event, state, ...(today ? { today } : {}) };
   }
 }
+
+/** Replay asks nobody: a route that depends on an answer is passed over, and the output says so. */
+const NOT_ASKED = {
+  mx: { unknown: "replay asks no DNS" },
+  header: { unknown: "replay reads no messages" },
+} as const;
 
 const routingFacts = ({ enqueued, attempts, override }: Message): RoutingFacts => ({
   account: enqueued.account,
