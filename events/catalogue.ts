@@ -244,7 +244,12 @@ export const Delivered = z.strictObject({
   host: z.string(),
   address: z.string(),
   reply: Reply,
-  tls: z.strictObject({ mode: TlsMode, verifiedBy: VerifiedBy, facts: TlsFacts.optional() }),
+  tls: z.strictObject({
+    mode: TlsMode,
+    verifiedBy: VerifiedBy,
+    facts: TlsFacts.optional(),
+    proof: z.string().optional(),
+  }),
   /** Milliseconds from Enqueued to the final reply. */
   queued: Count,
 });

@@ -91,7 +91,7 @@ export function conclude(tried: readonly HostVerdict[]): Outcome {
       host: last.host,
       address: last.address,
       reply: replyFact(reply),
-      tls: last.tls,
+      tls: tlsFact(last.tls),
       dsnOffered: last.dsnOffered,
     };
   }
@@ -99,6 +99,11 @@ export function conclude(tried: readonly HostVerdict[]): Outcome {
   const temporary = tried.filter(({ verdict }) => !isPermanent(verdict));
   if (temporary.length === 0) return failed(furthest(tried, last), true, tried.length);
   return failed(furthest(temporary, last), false, tried.length);
+}
+
+function tlsFact({ mode, verifiedBy, facts, proof }: SessionTls): EventData<"Delivered">["tls"] {
+  const vouched = proof === undefined ? {} : { proof };
+  return { mode, verifiedBy, ...(facts ? { facts } : {}), ...vouched };
 }
 
 /** The verdict of the dialogue that got furthest says most; of equals the first. */
