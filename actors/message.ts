@@ -71,6 +71,8 @@ export type Command =
   | { readonly type: "Interrupt"; readonly now: number }
   /** A fault of our own code ended the attempt. */
   | { readonly type: "Fault"; readonly reason: string; readonly stack: string }
+  /** The content cannot be read (any more): no attempt can deliver it. */
+  | { readonly type: "LoseBody"; readonly reason: string }
   | { readonly type: "Hold"; readonly who: string; readonly why: string; readonly stack?: string }
   | { readonly type: "Release"; readonly who: string; readonly why: string; readonly now: number }
   | {
@@ -150,6 +152,15 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
         });
       }
       return facts;
+    }
+    case "LoseBody": {
+      expect(command.type, state, "attempting");
+      const { reason } = command;
+      const next = iso(state.due);
+      return [
+        { type: "Failed", data: { permanent: false, result: "error", reason, next } },
+        { type: "Held", data: { who: "supervisor", why: `the content cannot be read: ${reason}` } },
+      ];
     }
     case "Hold": {
       expect(command.type, state, "queued");

@@ -11,7 +11,7 @@
  * neighbours: `runAttempt` throws nothing but StoreUnavailable, before anything was dialled.
  */
 import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
-import { StoreUnavailable, type StreamAppend, WrongVersion } from "../events/store.ts";
+import { BodyMissing, StoreUnavailable, type StreamAppend, WrongVersion } from "../events/store.ts";
 import {
   type Command,
   decide,
@@ -188,7 +188,8 @@ class MessageActor implements Findings {
     const { enqueued: message, attempts: attempt, tried } = this.state;
     const transport = this.#transport!;
     const job = { stream: this.stream, attempt, message, transport, tried };
-    const outcome = await endsOnAbort(clock, signal, delivery.attempt(job, this, signal));
+    const outcome = await endsOnAbort(clock, signal, delivery.attempt(job, this, signal))
+      .catch(unreadable);
     const findings = this.#noted;
     this.#noted = [];
     await this.#conclude({
@@ -214,6 +215,13 @@ class MessageActor implements Findings {
 
   async fault(cause: unknown): Promise<void> {
     const { message, stack } = describe(cause);
+    if (cause instanceof BodyMissing) {
+      this.ports.log.error("content lost, message held", { stream: this.stream, reason: message });
+      this.#noted = [];
+      return await this.#record(() =>
+        this.#append(decide({ type: "LoseBody", reason: cause.message }, this.state))
+      );
+    }
     this.ports.log.error("attempt ended in a fault of our own code", {
       stream: this.stream,
       reason: message,
@@ -327,6 +335,13 @@ class MessageActor implements Findings {
       }
     }
   }
+}
+
+/** A disk that does not give the content for now is no fault of the code: it is tried again. */
+function unreadable(cause: unknown): Outcome {
+  if (!(cause instanceof StoreUnavailable)) throw cause;
+  const { message: reason } = cause;
+  return { kind: "failed", permanent: false, result: "error", reason, enhanced: "4.3.0" };
 }
 
 /**

@@ -10,6 +10,7 @@ import { createHash } from "node:crypto";
 import { messageOf } from "./decode.ts";
 import type { BodyFile, BodyFiles, OpenBodyFile, StorageEngine } from "./engine.ts";
 import {
+  BodyDamaged,
   BodyMissing,
   type BodyReader,
   type BodyStore,
@@ -49,10 +50,16 @@ export class Bodies implements BodyStore {
     const stored = await unavailableAs("read", () => this.engine.body(sha256));
     if (!stored) throw new BodyMissing(sha256);
     const { octets } = stored;
-    if (octets) return { size: octets.length, chunks: () => slices(octets) };
+    if (octets) {
+      if (createHash("sha256").update(octets).digest("hex") !== sha256) {
+        throw new BodyDamaged(sha256);
+      }
+      return { size: octets.length, chunks: () => slices(octets) };
+    }
     const file = await unavailableAs("read", () => this.files.open(sha256));
     if (!file) throw new BodyMissing(sha256);
     file.close();
+    if (file.size !== stored.size) throw new BodyDamaged(sha256);
     return { size: file.size, chunks: () => this.#chunks(sha256) };
   }
 
@@ -111,13 +118,17 @@ export class Bodies implements BodyStore {
   async *#chunks(sha256: string): AsyncIterable<Uint8Array> {
     const file: OpenBodyFile | undefined = await this.files.open(sha256);
     if (!file) throw new BodyMissing(sha256);
+    const hash = createHash("sha256");
     try {
       for (;;) {
         const buffer = new Uint8Array(CHUNK);
         const n = await unavailableAs("read", () => file.read(buffer));
-        if (n === null) return;
+        if (n === null) break;
+        hash.update(buffer.subarray(0, n));
         yield buffer.subarray(0, n);
       }
+      // Whoever sends it has not ended the message yet, and does not.
+      if (hash.digest("hex") !== sha256) throw new BodyDamaged(sha256);
     } finally {
       file.close();
     }

@@ -13,10 +13,15 @@ import { DataFolderError, keyPath } from "./data_folder.ts";
 export const publicKeyPath = (dataDir: string): string => `${dataDir}/checkpoint.pub`;
 
 /**
- * Loads the key, or makes one where there are no checkpoints yet.
+ * Loads the key, or makes one where there are no checkpoints yet. A public half that is missing is
+ * written, unless `makePublic` is false.
  * @throws DataFolderError when the key is missing, unreadable, or readable by others
  */
-export async function loadKey(dataDir: string, haveCheckpoints: boolean): Promise<KeyObject> {
+export async function loadKey(
+  dataDir: string,
+  haveCheckpoints: boolean,
+  { makePublic = true } = {},
+): Promise<KeyObject> {
   const path = keyPath(dataDir);
   let pem: string;
   try {
@@ -39,7 +44,9 @@ export async function loadKey(dataDir: string, haveCheckpoints: boolean): Promis
     return await makeKey(dataDir);
   }
   const key = parse(path, () => createPrivateKey(pem));
-  if (!await isThere(publicKeyPath(dataDir))) await writePublicKey(dataDir, createPublicKey(key));
+  if (makePublic && !await isThere(publicKeyPath(dataDir))) {
+    await writePublicKey(dataDir, createPublicKey(key));
+  }
   return key;
 }
 
@@ -66,7 +73,8 @@ async function makeKey(dataDir: string): Promise<KeyObject> {
   return privateKey;
 }
 
-async function writePublicKey(dataDir: string, key: KeyObject): Promise<void> {
+/** Writes the public half, durably. */
+export async function writePublicKey(dataDir: string, key: KeyObject): Promise<void> {
   const pem = String(key.export({ type: "spki", format: "pem" }));
   await writeDurably(publicKeyPath(dataDir), pem, 0o644);
 }

@@ -1,5 +1,6 @@
 /** From a raw event of the log to a typed one: parse, upcast, check. */
 import { read, type StoredEvent } from "./catalogue.ts";
+import { type Link, linkFindings } from "./chain.ts";
 import type { RawEvent } from "./engine.ts";
 import { UnreadableStream } from "./store.ts";
 
@@ -11,6 +12,21 @@ export function decode(raw: RawEvent): StoredEvent {
   } catch (cause) {
     throw new UnreadableStream(raw.stream, raw.version, messageOf(cause));
   }
+}
+
+/**
+ * All events of a stream, of which each must carry on the chain: nothing is done on the word of a
+ * stream that was changed behind our back.
+ * @throws UnreadableStream naming the first event that is off
+ */
+export function decodeStream(raws: readonly RawEvent[]): StoredEvent[] {
+  let before: Link | undefined;
+  return raws.map((raw) => {
+    const [broken] = linkFindings(raw, before);
+    if (broken !== undefined) throw new UnreadableStream(raw.stream, raw.version, broken);
+    before = raw;
+    return decode(raw);
+  });
 }
 
 export const messageOf = (cause: unknown): string =>

@@ -15,7 +15,7 @@
 import { checked, prepare, type Prepared, type Waiting } from "./batch.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import { CHECKPOINT_EVENTS, CHECKPOINT_INTERVAL, type Signer, Uncovered } from "./checkpoints.ts";
-import { decode, messageOf } from "./decode.ts";
+import { decode, decodeStream, messageOf } from "./decode.ts";
 import type { Checkpoint, MaybePromise, RawEvent, StorageEngine, StreamHead } from "./engine.ts";
 import { bodyChanges } from "./fold.ts";
 import type { Projection, Row } from "./projection.ts";
@@ -127,7 +127,7 @@ export class EventLog implements EventStore {
   }
 
   async readStream(stream: string): Promise<StoredEvent[]> {
-    return (await this.#read(() => this.#engine.readStream(stream))).map(decode);
+    return decodeStream(await this.#read(() => this.#engine.readStream(stream)));
   }
 
   async version(stream: string): Promise<number> {

@@ -35,6 +35,8 @@ const MIGRATIONS: readonly string[] = [
     uses   INTEGER NOT NULL,
     octets BLOB
   ) STRICT;
+  CREATE INDEX bodies_in_files ON bodies (sha256, size) WHERE octets IS NULL;
+  CREATE INDEX bodies_unused ON bodies (sha256) WHERE uses <= 0;
 
   CREATE TABLE checkpoints (
     number        INTEGER PRIMARY KEY,

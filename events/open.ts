@@ -16,11 +16,12 @@ import {
   makeDataFolder,
   syncDirectory,
 } from "./data_folder.ts";
-import { AT_START, checkDatabase } from "./database_check.ts";
+import { AT_START, checkDatabase, type DatabaseFinding } from "./database_check.ts";
 import { decode, messageOf } from "./decode.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import type { RawLog } from "./engine.ts";
 import { EventLog, type LogOptions } from "./log.ts";
+import { ForeignDatabase } from "./migrations.ts";
 import type { Projection, Row } from "./projection.ts";
 import { PROJECTIONS } from "./projections/all.ts";
 import type { QueueView, SubmissionCounts } from "./projections/queue.ts";
@@ -86,10 +87,11 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
     await syncDirectory(dataDir);
     const bodies = new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir)));
     const database = engine;
+    const projections = options.projections ?? PROJECTIONS;
     let unreadable = false;
     const store = await EventLog.open({
       ...options,
-      projections: options.projections ?? PROJECTIONS,
+      projections,
       engine,
       signer: signerOf(key),
       bodies,
@@ -98,7 +100,7 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
         options.onUnreadable?.(one);
       },
     });
-    broken.push(...trustQueue(engine, dataDir));
+    broken.push(...trustQueue(engine, dataDir, projections));
     // What an event that cannot be read needs is not known to be unneeded.
     if (!unreadable && broken.length === 0) engine.dropUnusedBodies();
     await bodies.sweep();
@@ -184,11 +186,17 @@ async function refuseDamaged(dataDir: string): Promise<void> {
   const path = databasePath(dataDir);
   const size = exists(path) ? (await Deno.stat(path)).size : undefined;
   if (size) {
-    const [finding] = await checkDatabase(path, AT_START);
+    let finding: DatabaseFinding | undefined;
+    try {
+      [finding] = await checkDatabase(path, AT_START);
+    } catch (cause) {
+      if (cause instanceof ForeignDatabase) throw new DataFolderError(cause.message, { cause });
+      finding = { where: path, what: messageOf(cause) };
+    }
     if (!finding) return;
     throw new DataFolderError(
-      `${finding.where}: ${finding.what}; nothing was changed; "deno task doctor --data ` +
-        `${dataDir}" shows more; put the folder back from a backup`,
+      `database ${finding.where}: ${finding.what}; nothing was changed; "deno task doctor --data ` +
+        `${dataDir}" shows more`,
     );
   }
   if (!exists(keyPath(dataDir))) return;

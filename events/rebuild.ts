@@ -16,7 +16,7 @@ const PIECE = 2000;
  * says so to whoever reads it), and the others go on.
  */
 export async function bringInStep(
-  engine: StorageEngine,
+  engine: Pick<StorageEngine, "prepare" | "readAll" | "rows" | "rebuild">,
   projection: Projection<Row>,
   onUnreadable?: (broken: UnreadableStream) => void,
 ): Promise<void> {

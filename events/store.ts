@@ -37,7 +37,8 @@ export interface EventStore {
 
   /**
    * All events of a stream, oldest first; empty when there is no such stream.
-   * @throws UnreadableStream naming stream and version when an event cannot be read
+   * @throws UnreadableStream naming stream and version when an event cannot be read, or the chain
+   *   of the stream is broken at it
    */
   readStream(stream: string): Promise<StoredEvent[]>;
 
@@ -68,6 +69,7 @@ export interface BodyStore {
   /**
    * Opens a stored body for reading, in chunks.
    * @throws BodyMissing when there is no such body
+   * @throws BodyDamaged when it is not what was stored; a large one at the end of its chunks
    */
   open(sha256: string): Promise<BodyReader>;
 }
@@ -110,7 +112,14 @@ export class UnreadableStream extends Error {
 
 export class BodyMissing extends Error {
   override readonly name = "BodyMissing";
-  constructor(readonly sha256: string) {
-    super(`body ${sha256} is not in the body store`);
+  constructor(readonly sha256: string, why = "is not in the body store") {
+    super(`body ${sha256} ${why}`);
+  }
+}
+
+/** The stored body is not what was stored: as good as none, since it must not be delivered. */
+export class BodyDamaged extends BodyMissing {
+  constructor(sha256: string) {
+    super(sha256, "is damaged: its content is not what was taken in");
   }
 }

@@ -14,6 +14,7 @@ import { Admission, said } from "../actors/admission.ts";
 import type { Clock, Delivery, Ids, Log, Random, Router } from "../actors/ports.ts";
 import type { Command, Message } from "../actors/message.ts";
 import { QueueSubmitter } from "../actors/submitter.ts";
+import { quarantine } from "../actors/message_actor.ts";
 import type { Branch, Part } from "../actors/supervision.ts";
 import type { Limits } from "../actors/schedule.ts";
 import { Supervisor } from "../actors/supervisor.ts";
@@ -182,10 +183,30 @@ export class Queue {
       if (paused) {
         this.#world.log.warn("no new mail is taken; `queue resume` ends that", { ...paused });
       }
+      await this.#setBrokenAside();
       await this.#tree.start(failed);
     } catch (cause) {
       await this.#opened.close();
       throw cause;
+    }
+  }
+
+  /** What the store found broken when it was opened is said, and tried by nobody. */
+  async #setBrokenAside(): Promise<void> {
+    const { log } = this.#world;
+    const { store, view, broken, lostBodies } = this.#opened;
+    for (const one of broken) {
+      const row = await view.get(one.stream);
+      const waits = row?.state === "queued" || row?.state === "attempting";
+      if (waits) await quarantine({ store, log }, one.stream, one);
+      else log.error("a message has a broken history", { reason: one.message });
+    }
+    for (const { sha256, path, why } of lostBodies) {
+      log.error("the content of a message is lost; it is held when it is due", {
+        body: sha256,
+        file: path,
+        why,
+      });
     }
   }
 

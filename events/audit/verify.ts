@@ -51,6 +51,16 @@ export async function verifyLog(
   return verifier.verdict();
 }
 
+/** The same but for the chains of the streams, in an amount of memory that does not grow. */
+export async function verifyCheckpoints(
+  entries: AsyncIterable<TrailEntry>,
+  publicKey: KeyObject | undefined,
+): Promise<Verdict> {
+  const verifier = new Verifier(publicKey, false, false);
+  for await (const entry of entries) verifier.take(entry);
+  return verifier.verdict();
+}
+
 /** Verifies an export as far as it goes: of a filtered one, what is there. */
 export async function verifyExport(
   entries: AsyncIterable<ExportEntry>,
@@ -92,6 +102,7 @@ class Verifier {
   constructor(
     private readonly publicKey: KeyObject | undefined,
     private readonly partial: boolean,
+    private readonly chains = true,
   ) {}
 
   report(finding: Finding): void {
@@ -117,6 +128,12 @@ class Verifier {
     }
     this.#position = Math.max(this.#position, position);
 
+    if (this.chains) this.#takeLink(event);
+    if (!this.partial) this.#tree = this.#tree.add([event.hash]);
+  }
+
+  #takeLink(event: RawEvent): void {
+    const { position, stream, version } = event;
     let before = this.#heads.get(stream);
     if (!before && this.partial && version > 1) {
       this.#headless += 1;
@@ -126,7 +143,6 @@ class Verifier {
       this.report({ position, stream, version, what });
     }
     this.#heads.set(stream, { version, hash: event.hash });
-    if (!this.partial) this.#tree = this.#tree.add([event.hash]);
   }
 
   #takeCheckpoint(checkpoint: Checkpoint): void {
