@@ -9,7 +9,8 @@
  *   a probe gets an answer.
  * - Attempts are spaced so that a rate is kept at any moment, not only on average.
  *
- * No effects: time comes in, and what changed comes out.
+ * No effects: time comes in, and what changed comes out. Times are monotonic milliseconds, so that
+ * setting the clock neither shortens nor prolongs a wait.
  */
 
 /** Durations in milliseconds. */
@@ -40,9 +41,8 @@ export const LONGEST_PROBE = 3_600_000;
 export type Experience = "delivered" | "answered" | "busy" | "unreachable" | "unknown";
 
 export interface Down {
-  /** Epoch milliseconds. */
   readonly since: number;
-  /** When it is probed next, epoch milliseconds. */
+  /** When it is probed next. */
   readonly until: number;
   /** Milliseconds between the latest probe and the next. */
   readonly wait: number;
@@ -62,7 +62,7 @@ export class Destination {
   #unreachable = 0;
   #down: Down | undefined;
   /** Earliest time of the next start that keeps the rates. */
-  #paced = 0;
+  #paced = -Infinity;
 
   constructor(public policy: DestinationPolicy) {}
 
@@ -83,15 +83,12 @@ export class Destination {
   }
 
   /**
-   * When the next attempt may start: `now` or earlier when it may at once, later when time has to
-   * pass, Infinity when a running attempt has to end first.
+   * When the next attempt may start: a time that has passed already, one that has to come, or
+   * Infinity when a running attempt has to end first.
    */
-  startableAt(now: number): number {
+  startableAt(): number {
     if (this.running >= this.window) return Infinity;
-    // The wall clock may have been set back: no wait is longer than it was meant to be.
-    const down = this.#down ? Math.min(this.#down.until, now + this.#down.wait) : 0;
-    const paced = Math.min(this.#paced, now + this.#spacing);
-    return Math.max(down, paced);
+    return Math.max(this.#down?.until ?? -Infinity, this.#paced);
   }
 
   started(now: number): void {

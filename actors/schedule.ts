@@ -5,6 +5,8 @@
  * backlog does not stand before another's single message. The schedule turns among destinations,
  * and at a destination among its lines. It keeps the number of running attempts, and of messages
  * in memory, within bounds. It decides; the supervisor reads the queue and starts the attempts.
+ *
+ * `now` is monotonic time in milliseconds throughout; `due` is only an order here.
  */
 import {
   type Change,
@@ -80,7 +82,6 @@ export class Schedule<Item extends Waiting> {
     return this.waiting >= SCHEDULE_SIZE;
   }
 
-  /** New limits; `now` in epoch milliseconds. */
   setLimits(limits: Limits, now: number): void {
     this.#limits = limits;
     for (const stop of this.#stops.values()) {
@@ -119,7 +120,7 @@ export class Schedule<Item extends Waiting> {
     if (this.running >= this.#limits.concurrency) return undefined;
     for (const stop of this.#turn) {
       this.#turn.delete(stop);
-      if (stop.destination.startableAt(now) > now) {
+      if (stop.destination.startableAt() > now) {
         this.#queueTurn(stop, now);
         continue;
       }
@@ -139,10 +140,10 @@ export class Schedule<Item extends Waiting> {
   }
 
   /** The next time at which a stop that waits for time to pass may go on. */
-  nextTick(now: number): number | undefined {
+  nextTick(): number | undefined {
     let next: number | undefined;
     for (const { destination } of this.#timed) {
-      const at = destination.startableAt(now);
+      const at = destination.startableAt();
       if (at < Infinity) next = Math.min(next ?? at, at);
     }
     return next;
@@ -208,7 +209,7 @@ export class Schedule<Item extends Waiting> {
   #queueTurn(stop: Stop<Item>, now: number): void {
     this.#timed.delete(stop);
     if (stop.waiting === 0) return;
-    const at = stop.destination.startableAt(now);
+    const at = stop.destination.startableAt();
     if (at <= now) this.#turn.add(stop);
     else if (at < Infinity) this.#timed.add(stop);
   }

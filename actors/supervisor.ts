@@ -42,6 +42,11 @@ export interface SupervisorPorts extends MessagePorts {
   readonly view: QueueView;
 }
 
+/** A destination as views show it; times as in RFC 3339. */
+export interface DestinationState extends Omit<DestinationView, "down"> {
+  readonly down?: { readonly since: string; readonly until: string; readonly why: string };
+}
+
 /** An attempt that runs longer than this is aborted, milliseconds. */
 export const ATTEMPT_DEADLINE = 3_600_000;
 
@@ -100,12 +105,24 @@ export class Supervisor {
   }
 
   set limits(limits: Limits) {
-    this.#schedule.setLimits(limits, this.#ports.clock.now());
+    this.#schedule.setLimits(limits, this.#ports.clock.monotonic());
     this.#pump();
   }
 
-  destinations(): Iterable<DestinationView> {
-    return this.#schedule.destinations();
+  /** Destinations with something to do, or something to remember. */
+  destinations(): DestinationState[] {
+    return [...this.#schedule.destinations()].map(({ down, ...view }) => ({
+      ...view,
+      ...(down
+        ? {
+          down: {
+            since: this.#wallTime(down.since),
+            until: this.#wallTime(down.until),
+            why: down.why,
+          },
+        }
+        : {}),
+    }));
   }
 
   /** Finishes what a crash left open, then starts what is due. */
@@ -243,13 +260,15 @@ export class Supervisor {
     }
     const owner = facts.account ?? `@${domainOf(facts.mailFrom)}`;
     const offered = { ...item, destination, owner };
-    return this.#schedule.offer(offered, this.#ports.clock.now()) ? undefined : lineOf(offered);
+    return this.#schedule.offer(offered, this.#ports.clock.monotonic())
+      ? undefined
+      : lineOf(offered);
   }
 
   #pump(): void {
     const { clock } = this.#ports;
     while (this.#state === "open") {
-      const item = this.#schedule.next(clock.now());
+      const item = this.#schedule.next(clock.monotonic());
       if (!item) break;
       this.#run(item);
     }
@@ -259,14 +278,14 @@ export class Supervisor {
   /** Some destination waits for time to pass: one timer for the earliest of them. */
   #awaitTick(): void {
     const { clock } = this.#ports;
-    const at = this.#schedule.nextTick(clock.now());
+    const now = clock.monotonic();
+    const at = this.#schedule.nextTick();
     if (at === undefined || at >= this.#tickAt || this.#state !== "open") return;
     this.#cancelTick();
     this.#tickAt = at;
-    const wait = Math.min(Math.max(at - clock.now(), 0), LONGEST_SLEEP);
-    this.#cancelTick = clock.timer(wait, () => {
+    this.#cancelTick = clock.timer(Math.max(at - now, 0), () => {
       this.#tickAt = Infinity;
-      this.#schedule.tick(clock.now());
+      this.#schedule.tick(clock.monotonic());
       this.#pump();
     });
   }
@@ -293,7 +312,7 @@ export class Supervisor {
     const { message } = attempted;
     this.#running.delete(item.stream);
     const { experience, why } = experienceOf(attempted);
-    const { change, refill } = this.#schedule.ended(item, experience, why, clock.now());
+    const { change, refill } = this.#schedule.ended(item, experience, why, clock.monotonic());
     if (change) this.#tell(item.destination, change);
     if (refill) {
       this.#refills.push(refill);
@@ -305,16 +324,23 @@ export class Supervisor {
     if (this.#paused && this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#read();
   }
 
+  /** The wall time, as it stands now, of a monotonic one. */
+  #wallTime(monotonic: number): string {
+    const { clock } = this.#ports;
+    return new Date(clock.now() + monotonic - clock.monotonic()).toISOString();
+  }
+
   /** Notes in the log, on the destination's own stream, that it is down or up again. */
   async #tell(destination: string, { kind, down }: Change): Promise<void> {
     const { store, log } = this.#ports;
     const stream = `destination ${destination}`;
-    const since = new Date(down.since).toISOString();
+    const since = this.#wallTime(down.since);
+    const until = this.#wallTime(down.until);
     const { why } = down;
     const fact: Fact = kind === "down"
       ? {
         type: "DestinationDown",
-        data: { destination, since, until: new Date(down.until).toISOString(), why },
+        data: { destination, since, until, why },
       }
       : { type: "DestinationUp", data: { destination, since } };
     log.warn(`destination is ${kind}`, { destination, why });

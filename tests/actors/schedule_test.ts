@@ -131,7 +131,7 @@ describe("the schedule", () => {
     const down = changes.at(-1)!.change!;
     assert.equal(down.kind, "down");
     assert.deepEqual(drain(schedule), []);
-    assert.equal(schedule.nextTick(NOW), down.down.until);
+    assert.equal(schedule.nextTick(), down.down.until);
     schedule.tick(down.down.until);
     assert.ok(schedule.next(down.down.until), "the probe");
     assert.equal(schedule.next(down.down.until), undefined, "one at a time");

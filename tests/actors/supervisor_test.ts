@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { StoredEventOf } from "../../events/catalogue.ts";
+import { StoreUnavailable } from "../../events/store.ts";
 import { LINE_LENGTH } from "../../actors/line.ts";
 import { ABORT_GRACE, runAttempt } from "../../actors/message_actor.ts";
 import { CommandRefused, INTERRUPTED } from "../../actors/message.ts";
@@ -120,6 +121,16 @@ describe("an attempt", () => {
       assert.equal(queue.jobs.length, 3);
     });
   }
+
+  it("whose content the disk does not give fails for now, and is no fault of the code", async () => {
+    queue.script = () => Promise.reject(new StoreUnavailable("input/output error on reading"));
+    await queue.supervisor.start();
+    const stream = await queue.submit();
+    await queue.until(() => queue.jobs.length === 1 && queue.supervisor.running === 0);
+    const { data } = await last(stream, "Failed");
+    assert.deepEqual([data.permanent, data.enhanced, data.stack], [false, "4.3.0", undefined]);
+    assert.match(data.reason, /input\/output error/);
+  });
 
   it("that never ends is aborted, given up on, and recorded", async () => {
     queue.script = () => new Promise(() => {});
@@ -347,6 +358,19 @@ describe("the supervisor", () => {
       queue.supervisor.act(stream, { type: "Cancel", ...act }),
       (error) => error instanceof CommandRefused && /delivered/.test(error.message),
     );
+  });
+
+  it("probes a destination that is down when it would have, also with the clock set back", async () => {
+    const failed = { kind: "failed", permanent: false, result: "timeout", reason: "-" } as const;
+    queue.script = () => Promise.resolve(failed);
+    await queue.supervisor.start();
+    for (let n = 0; n < 10; n++) await queue.submit("bob@dead.example");
+    await queue.until(() => queue.supervisor.running === 0);
+    const burnt = queue.jobs.length;
+    queue.clock.wall -= 24 * 60 * MINUTE;
+    await queue.submit("late@dead.example");
+    await queue.clock.advance(4 * MINUTE);
+    assert.ok(queue.jobs.length > burnt, "probed");
   });
 
   it("finds what is due after the wall clock has been set back", async () => {
