@@ -37,7 +37,7 @@ export class Session {
   readonly #listener: Listener;
   readonly #connection: Connection;
   readonly #content: ContentReader;
-  readonly #login: Login;
+  #login: Login;
   #tls: TlsFacts | undefined;
   #helo: { readonly name: string; readonly extended: boolean } | undefined;
   #transaction: Transaction | undefined;
@@ -347,7 +347,9 @@ export class Session {
     }
     this.#reply("220 2.0.0 ready to start TLS");
     this.#reset();
+    // What was learnt in clear is forgotten (RFC 3207, section 4.2), a login with it.
     this.#helo = undefined;
+    this.#login = new Login(this.#listener, this.#connection);
     await this.#handshake();
   }
 

@@ -105,8 +105,8 @@ export class MemoryLog implements Log {
   info(message: string) {
     this.lines.push({ level: "info", message });
   }
-  warn(message: string) {
-    this.lines.push({ level: "warn", message });
+  warn(message: string, fields?: Record<string, unknown>) {
+    this.lines.push({ level: "warn", message: `${message} ${JSON.stringify(fields ?? {})}` });
   }
   error(message: string, fields?: Record<string, unknown>) {
     this.lines.push({ level: "error", message: `${message} ${JSON.stringify(fields ?? {})}` });

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { Clock, Submission } from "../../../actors/ports.ts";
+import type { AccountGate } from "../../../src/accounts/gate.ts";
 import { SmtpServer, type SmtpServerOptions } from "../../../src/smtp/server.ts";
 import { MemoryBodies, MemoryLog, MemorySubmitter, realClock } from "./fakes.ts";
 
@@ -108,9 +109,13 @@ export class Fixture {
   readonly #clients: RawClient[] = [];
   port = 0;
 
-  constructor(options: Partial<SmtpServerOptions> = {}, clock: Clock = realClock) {
+  constructor(
+    options: Partial<SmtpServerOptions> = {},
+    clock: Clock = realClock,
+    gate?: AccountGate,
+  ) {
     const { bodies, submitter, log } = this;
-    this.server = new SmtpServer({ bodies, submitter, log, clock }, {
+    this.server = new SmtpServer({ bodies, submitter, log, clock, ...(gate && { gate }) }, {
       name: "test",
       hostname: "mx.test",
       address: "127.0.0.1",
