@@ -46,6 +46,7 @@ export const serve: Command = {
     }
     const config = configOf(parsed);
     const log = lineLog((line) => terminal.err(`${line}\n`), systemClock, format);
+    for (const warning of config.warnings ?? []) log.warn(warning);
     const end = Promise.withResolvers<number>();
     // Heard from the start: a signal while an attempt of the last run is being ended counts too.
     const signals = new Signals(log, end.resolve);
@@ -86,7 +87,9 @@ function configOf(parsed: Parsed): Config {
 
 async function reload(queue: Queue, parsed: Parsed, log: Log): Promise<void> {
   try {
-    await queue.reload(configOf(parsed));
+    const config = configOf(parsed);
+    await queue.reload(config);
+    for (const warning of config.warnings ?? []) log.warn(warning);
     log.info("configuration reloaded");
   } catch (cause) {
     const lines = cause instanceof ConfigError ? cause.lines : [String(cause)];
