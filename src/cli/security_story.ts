@@ -74,7 +74,9 @@ function recordLine(record: EventData<"TLSAGathered">["records"][number]): strin
 }
 
 /** What vouched for the certificate of a session with TLS. */
-export function proofOf({ verifiedBy, proof, testing }: EventData<"HostTried">): string {
+export function proofOf(
+  { verifiedBy, proof, testing }: Pick<EventData<"HostTried">, "verifiedBy" | "proof" | "testing">,
+): string {
   const by = `verified by ${verifiedBy}${proof === undefined ? "" : `: ${proof}`}`;
   if (!testing) return by;
   return `${by}; MTA-STS in testing would ${testing.ok ? "accept" : "refuse"}: ${testing.detail}`;

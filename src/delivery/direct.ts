@@ -11,7 +11,7 @@
 import type { DeliveryJob, Findings, Outcome, Random } from "../../actors/ports.ts";
 import type { EventData } from "../../events/catalogue.ts";
 import type { DirectTransportConfig } from "../config/types.ts";
-import { resolveDestination } from "../dns/destinations.ts";
+import { type Destination, resolveDestination } from "../dns/destinations.ts";
 import {
   type MtaSts,
   type MtaStsFinding,
@@ -49,21 +49,9 @@ export async function deliverDirect(
     const result = signal.aborted ? "canceled" : cause === "timeout" ? "timeout" : "temperror";
     return { kind: "failed", permanent: false, result, reason, enhanced };
   }
-  const { nextHop, expanded, dnssec, by, hosts, unicode, ignored } = destination;
+  const { nextHop, by, hosts } = destination;
   const policy = by === "literal" ? undefined : await ports.mtaSts?.find(nextHop, signal);
-  findings.note({
-    type: "DestinationsResolved",
-    data: {
-      nextHop,
-      expanded,
-      dnssec,
-      by,
-      hosts,
-      ...(unicode === undefined ? {} : { unicode }),
-      ...(ignored ? { ignored: [...ignored] } : {}),
-      ...(policy ? { mtaSts: policyFact(policy) } : {}),
-    },
-  });
+  findings.note({ type: "DestinationsResolved", data: destinationFact(destination, policy) });
   const { requireTLS, tlsOptional = false } = job.message;
   const needs = { requireTLS, tlsOptional };
   const ignorePolicies = tlsOptional && !requireTLS;
@@ -110,11 +98,23 @@ export async function deliverDirect(
   return await tryHosts(ports, options, job, findings, signal);
 }
 
-/** The policy as the log has it. */
-function policyFact(
-  policy: MtaStsFinding | MtaStsUnknown,
-): NonNullable<EventData<"DestinationsResolved">["mtaSts"]> {
-  return policy.status === "policy" ? { ...policy, mx: [...policy.mx] } : policy;
+/** Destination and policy as the log has them. */
+export function destinationFact(
+  destination: Destination & { kind: "hosts" },
+  policy: MtaStsFinding | MtaStsUnknown | undefined,
+): EventData<"DestinationsResolved"> {
+  const { nextHop, expanded, dnssec, by, hosts, unicode, ignored } = destination;
+  const mtaSts = policy?.status === "policy" ? { ...policy, mx: [...policy.mx] } : policy;
+  return {
+    nextHop,
+    expanded,
+    dnssec,
+    by,
+    hosts,
+    ...(unicode === undefined ? {} : { unicode }),
+    ...(ignored ? { ignored: [...ignored] } : {}),
+    ...(mtaSts ? { mtaSts } : {}),
+  };
 }
 
 /** The hosts that are preferred over our own names; all, where none is among them. */
