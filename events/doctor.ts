@@ -18,7 +18,7 @@ import { messageOf } from "./decode.ts";
 import { examineBodies, repairBodies } from "./doctor/bodies.ts";
 import { FROM_BACKUP, type Report } from "./doctor/finding.ts";
 import { examineFolder, examineKeys, haveDatabase, repairFolder } from "./doctor/folder.ts";
-import { attach, examineProjection, inStep, repairProjection } from "./doctor/projections.ts";
+import { examineProjection, inStep, repairProjection } from "./doctor/projections.ts";
 import { Scratch } from "./doctor/scratch.ts";
 import { type BeginFold, examineLog, examineStreams, type LogSize } from "./doctor/streams.ts";
 import { rawLog } from "./open.ts";
@@ -90,6 +90,7 @@ class Examination {
       engine = new SqliteEngine(this.#database, { readOnly: !repairing });
       return await this.#examineContent(engine, scratch, repairing);
     } catch (cause) {
+      if (!isDamage(cause)) throw cause;
       this.#damaged(this.#database, messageOf(cause));
       return undefined;
     } finally {
@@ -120,7 +121,6 @@ class Examination {
       });
     }
     await scratch.rebuild(engine, projections);
-    attach(engine.db, scratch);
     for (const projection of projections) {
       if (repairing) repairProjection(engine.db, projection, scratch);
       examineProjection(engine.db, projection, scratch, report);
@@ -197,4 +197,10 @@ class Examination {
       return undefined; // reported with the keys
     }
   }
+}
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB, with whatever their extended codes add. */
+function isDamage(cause: unknown): boolean {
+  const { errcode } = cause as { errcode?: number };
+  return errcode !== undefined && [11, 26].includes(errcode & 0xff);
 }

@@ -19,11 +19,6 @@ export function inStep(db: DatabaseSync, { name, version }: Projection<Row>): bo
   return known?.version === version && known.position === null;
 }
 
-/** Makes the rebuilt tables readable as `rebuilt` beside the kept ones. */
-export function attach(db: DatabaseSync, scratch: Scratch): void {
-  db.prepare("ATTACH DATABASE ? AS rebuilt").run(scratch.database);
-}
-
 export function examineProjection(
   db: DatabaseSync,
   projection: Projection<Row>,
@@ -63,33 +58,31 @@ export function repairProjection(
   projection: Projection<Row>,
   scratch: Scratch,
 ): void {
-  const name = projection.name;
-  const keyColumn = keyOf(projection);
-  const drop = db.prepare(`DELETE FROM main."${name}" WHERE "${keyColumn}" = ?`);
-  const take = db.prepare(
-    `INSERT INTO main."${name}" SELECT * FROM rebuilt."${name}" WHERE "${keyColumn}" = ?`,
-  );
+  const { name } = projection;
+  const columns = Object.keys(projection.columns);
+  const drop = db.prepare(`DELETE FROM "${name}" WHERE "${columns[0]}" = ?`);
+  const insert = db.prepare(`INSERT INTO "${name}" VALUES (${columns.map(() => "?").join()})`);
   for (let after = "", more = true; more;) {
-    const keys: string[] = [];
-    for (const { key } of differences(db, projection, scratch, after)) {
-      keys.push(key);
-      if (keys.length === PIECE) break;
+    const piece: Difference[] = [];
+    for (const difference of differences(db, projection, scratch, after)) {
+      piece.push(difference);
+      if (piece.length === PIECE) break;
     }
-    more = keys.length === PIECE;
-    after = keys.at(-1) ?? after;
+    more = piece.length === PIECE;
+    after = piece.at(-1)?.key ?? after;
     inTransaction(db, () => {
-      for (const key of keys) {
+      for (const { key, wanted } of piece) {
         drop.run(key);
-        take.run(key);
+        if (wanted) insert.run(...columns.map((column) => wanted[column] ?? null));
       }
     });
   }
   const { counted } = projection;
   if (counted === undefined || counterDifferences(db, projection).length === 0) return;
   inTransaction(db, () => {
-    db.prepare("DELETE FROM main.counts WHERE projection = ?").run(name);
+    db.prepare("DELETE FROM counts WHERE projection = ?").run(name);
     db.prepare(
-      `INSERT INTO main.counts SELECT ?, "${counted}", count(*) FROM main."${name}"
+      `INSERT INTO counts SELECT ?, "${counted}", count(*) FROM "${name}"
        WHERE "${counted}" IS NOT NULL GROUP BY 2`,
     ).run(name);
   });
@@ -113,14 +106,14 @@ function* differences(
 ): Generator<Difference> {
   const keyColumn = keyOf(projection);
   const columns = Object.keys(projection.columns);
-  const read = (schema: string) =>
-    db.prepare(
-      `SELECT * FROM ${schema}."${projection.name}" WHERE "${keyColumn}" > ?
+  const read = (from: DatabaseSync) =>
+    from.prepare(
+      `SELECT * FROM "${projection.name}" WHERE "${keyColumn}" > ?
        ORDER BY "${keyColumn}"`,
     ).iterate(after) as unknown as Iterator<Row, undefined>;
   const anyBroken = scratch.anyBroken;
   const ownStream = keyColumn === "stream";
-  const [keptRows, wantedRows] = [read("main"), read("rebuilt")];
+  const [keptRows, wantedRows] = [read(db), read(scratch.rebuilt)];
   try {
     let kept = keptRows.next().value;
     let wanted = wantedRows.next().value;
@@ -149,9 +142,9 @@ function counterDifferences(db: DatabaseSync, { name, counted }: Projection<Row>
   if (counted === undefined) return [];
   return db.prepare(
     `SELECT value, sum(kept) AS kept, sum(wanted) AS wanted FROM (
-       SELECT value, n AS kept, 0 AS wanted FROM main.counts WHERE projection = ?
+       SELECT value, n AS kept, 0 AS wanted FROM counts WHERE projection = ?
        UNION ALL
-       SELECT "${counted}", 0, count(*) FROM main."${name}" WHERE "${counted}" IS NOT NULL GROUP BY 1
+       SELECT "${counted}", 0, count(*) FROM "${name}" WHERE "${counted}" IS NOT NULL GROUP BY 1
      ) GROUP BY value HAVING sum(kept) <> sum(wanted)`,
   ).all(name) as unknown as { value: string; kept: number; wanted: number }[];
 }

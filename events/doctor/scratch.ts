@@ -9,6 +9,7 @@ import { SqliteEngine } from "../sqlite_engine.ts";
 
 export class Scratch {
   readonly #broken: DatabaseSync;
+  #rebuilt: SqliteEngine | undefined;
 
   private constructor(readonly dir: string) {
     this.#broken = new DatabaseSync(`${dir}/broken.db`);
@@ -20,8 +21,10 @@ export class Scratch {
     return new Scratch(await Deno.makeTempDir({ prefix: "postledger-doctor-" }));
   }
 
-  get database(): string {
-    return `${this.dir}/rebuilt.db`;
+  /** The projections as `rebuild` made them. */
+  get rebuilt(): DatabaseSync {
+    if (!this.#rebuilt) throw new TypeError("nothing was rebuilt yet");
+    return this.#rebuilt.db;
   }
 
   addBroken(stream: string): void {
@@ -38,23 +41,20 @@ export class Scratch {
 
   /** Folds the log into fresh tables, with the code that a start does it with. */
   async rebuild(log: SqliteEngine, projections: readonly Projection<Row>[]): Promise<void> {
-    const engine = new SqliteEngine(this.database);
-    try {
-      for (const projection of projections) {
-        await bringInStep({
-          prepare: () => engine.prepare({ ...projection, indexes: {} }),
-          readAll: (after, limit) => log.readAll(after, limit),
-          rows: (name, keys) => engine.rows(name, keys),
-          rebuild: (_, step) => engine.rebuild(projection, step),
-        }, projection);
-      }
-    } finally {
-      engine.close();
+    const engine = this.#rebuilt = new SqliteEngine(`${this.dir}/rebuilt.db`);
+    for (const projection of projections) {
+      await bringInStep({
+        prepare: () => engine.prepare({ ...projection, indexes: {} }),
+        readAll: (after, limit) => log.readAll(after, limit),
+        rows: (name, keys) => engine.rows(name, keys),
+        rebuild: (_, step) => engine.rebuild(projection, step),
+      }, projection);
     }
   }
 
   async remove(): Promise<void> {
     this.#broken.close();
+    this.#rebuilt?.close();
     await Deno.remove(this.dir, { recursive: true });
   }
 }
