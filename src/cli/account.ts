@@ -9,7 +9,12 @@ import { newPassword, objectionTo } from "../accounts/password.ts";
 import { makeDataFolder } from "../../events/data_folder.ts";
 import { isAccountName } from "../config/accounts.ts";
 import type { AccountConfig } from "../config/types.ts";
-import { deriveCredentials, serializeCredentials } from "../smtp/sasl/credentials.ts";
+import {
+  type CredentialCost,
+  DEFAULT_COST,
+  deriveCredentials,
+  serializeCredentials,
+} from "../smtp/sasl/credentials.ts";
 import {
   type Command,
   CommandError,
@@ -36,7 +41,7 @@ function open(parsed: Parsed) {
   return { config, dataDir, configured: config?.accounts ?? [] };
 }
 
-function add(input: PasswordInput): Command {
+function add(input: PasswordInput, cost: CredentialCost): Command {
   return {
     usage: {
       name: "account add",
@@ -61,7 +66,7 @@ function add(input: PasswordInput): Command {
         throw new CommandError(`there is an account ${visible(name)} already`);
       }
       const password = await passwordFor(name, parsed, input);
-      const hash = await hashOf(password.text);
+      const hash = await hashOf(password.text, cost);
       await makeDataFolder(dataDir);
       await changeAccounts(dataDir, (accounts) => {
         if (Object.hasOwn(accounts, name)) {
@@ -76,7 +81,7 @@ function add(input: PasswordInput): Command {
   };
 }
 
-function password(input: PasswordInput): Command {
+function password(input: PasswordInput, cost: CredentialCost): Command {
   return {
     usage: {
       name: "account password",
@@ -96,7 +101,7 @@ function password(input: PasswordInput): Command {
         );
       }
       const password = await passwordFor(name, parsed, input);
-      const hash = await hashOf(password.text);
+      const hash = await hashOf(password.text, cost);
       if (inConfig) {
         terminal.err(`put this under the account ${visible(name)} in ${config?.file}:\n`);
         terminal.out(`password_hash = "${hash}"\n`);
@@ -200,16 +205,22 @@ async function passwordFor(
   return { text, made: false };
 }
 
-const hashOf = async (password: string): Promise<string> =>
+const hashOf = async (password: string, cost: CredentialCost): Promise<string> =>
   serializeCredentials(
-    await deriveCredentials(password, (length) => new Uint8Array(randomBytes(length))),
+    await deriveCredentials(password, (length) => new Uint8Array(randomBytes(length)), cost),
   );
 
 export const run = (
   args: readonly string[],
   terminal: Terminal,
   input: PasswordInput = processPasswordInput,
+  cost: CredentialCost = DEFAULT_COST,
 ): Promise<number> =>
-  runOneOf("account", { add: add(input), password: password(input), list }, args, terminal);
+  runOneOf(
+    "account",
+    { add: add(input, cost), password: password(input, cost), list },
+    args,
+    terminal,
+  );
 
 if (import.meta.main) Deno.exit(await run(Deno.args, processTerminal));

@@ -90,11 +90,11 @@ function load({ certFile, keyFile }: CertificatePaths): Loaded {
   const key = readText(keyFile);
   const leaf = orBad(
     `${certFile}: it holds no certificate in PEM`,
-    () => new X509Certificate(cert),
+    () => new X509Certificate(block(cert, /CERTIFICATE/)),
   );
   const privateKey = orBad(
     `${keyFile}: it holds no private key in PEM without a passphrase`,
-    () => createPrivateKey(key),
+    () => createPrivateKey(block(key, /(?:EC |RSA )?PRIVATE KEY/)),
   );
   if (!leaf.checkPrivateKey(privateKey)) {
     throw new BadCertificate(`${certFile}: the certificate is not that of the key in ${keyFile}`);
@@ -108,6 +108,14 @@ function load({ certFile, keyFile }: CertificatePaths): Loaded {
     notBefore: new Date(leaf.validFrom),
     notAfter: new Date(leaf.validTo),
   };
+}
+
+/** The first block of a kind: what stands around it (comments, parameters of curves) is allowed. */
+function block(pem: string, kind: RegExp): string {
+  const { source } = kind;
+  const whole = new RegExp(`-----BEGIN (${source})-----[^-]*-----END \\1-----`).exec(pem);
+  if (!whole) throw new Error("there is no such block");
+  return `${whole[0]}\n`;
 }
 
 function untimely({ notBefore, notAfter }: Loaded, now: number): string | undefined {
