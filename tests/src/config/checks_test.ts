@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { checkRoutes, type PlacedRoute } from "../../../src/config/checks.ts";
 import type { DomainPattern } from "../../../src/config/domain_pattern.ts";
+import type { HeaderCriterion, RouteConfig } from "../../../src/config/types.ts";
 import { formatPath } from "../../../src/config/problems.ts";
 import { chooseRoute } from "../../../src/delivery/routes.ts";
 
@@ -79,5 +80,78 @@ it("a route is called unreachable just when no message reaches it", () => {
       },
     ),
     { numRuns: 150 },
+  );
+});
+
+/** A message as routes by MX host, size and header see it. */
+interface Probe {
+  readonly mx: string;
+  readonly size: number;
+  readonly header?: { readonly name: string; readonly value: string };
+  readonly attempt: number;
+}
+
+const HEADERS: readonly HeaderCriterion[] = [
+  { name: "List-Id" },
+  { name: "List-Id", value: "<a>" },
+  { name: "LIST-ID", value: "<A>" },
+  { name: "X-Bulk", value: "yes" },
+];
+/** Every value that a criterion names, one that none names, and none. */
+const FIELDS = [
+  undefined,
+  { name: "list-id", value: "<a>" },
+  { name: "list-id", value: "<other>" },
+  { name: "x-bulk", value: "yes" },
+];
+const EVERY_PROBE: readonly Probe[] = [...NAMES, ...NAMES.map((name) => `new.${name}`), "other"]
+  .flatMap((mx) =>
+    [0, 11, 21].flatMap((size) =>
+      FIELDS.flatMap((header) =>
+        [1, 2, 3].map((attempt) => ({ mx, size, attempt, ...(header ? { header } : {}) }))
+      )
+    )
+  );
+
+it("so is one by MX host, size and header", () => {
+  const optional = <T>(of: fc.Arbitrary<T>) => fc.option(of, { nil: undefined });
+  const list = fc.array(
+    fc.tuple(
+      patterns,
+      optional(fc.constantFrom(10, 20)),
+      optional(fc.constantFrom(...HEADERS)),
+      fc.integer({ min: 0, max: MAX_ATTEMPTS - 1 }),
+    ),
+    { maxLength: 4 },
+  ).map((all): PlacedRoute[] =>
+    all.map(([toMx, sizeOver, header, minimumAttempts], n) => ({
+      at: ["routes", n],
+      path: `routes[${n}]`,
+      ...(toMx ? { toMx } : {}),
+      ...(sizeOver === undefined ? {} : { sizeOver }),
+      ...(header ? { header } : {}),
+      ...(minimumAttempts ? { minimumAttempts } : {}),
+      transport: "direct",
+    }))
+  );
+  const taker = (global: readonly RouteConfig[], { mx, size, header, attempt }: Probe) => {
+    const routes = { accounts: new Map(), domains: new Map(), global };
+    const facts = { account: null, mailFrom: "", rcptTo: "u@to.example", size, attempt };
+    const { because } = chooseRoute({ routes, transports: new Map() }, facts, {
+      mx: { value: [mx] },
+      header: { value: new Map(header ? [[header.name, [header.value]]] : []) },
+    });
+    return because.kind === "route" ? because.index : undefined;
+  };
+  fc.assert(
+    fc.property(list, (global) => {
+      const reached = new Set(EVERY_PROBE.map((probe) => taker(global, probe)));
+      const table = { accounts: new Map(), domains: new Map(), global };
+      const called = checkRoutes(table, MAX_ATTEMPTS)
+        .filter(({ message }) => message.startsWith("can never match"))
+        .map(({ path }) => path[1]);
+      global.forEach((_, n) => assert.equal(called.includes(n), !reached.has(n), `routes[${n}]`));
+    }),
+    { numRuns: 300 },
   );
 });

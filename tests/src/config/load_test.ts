@@ -60,6 +60,7 @@ describe("loadConfig", () => {
         waits: [7.5, 15, 30, 60, 120, 240, 480, 960].map((minutes) => minutes * 60_000),
         maxAttempts: 8,
         delayNoticeAfter: 5,
+        lifetime: 432_000_000,
       },
       concurrency: 200,
       destinationConcurrency: 20,
@@ -109,7 +110,7 @@ describe("loadConfig", () => {
         { protocol: "http", name: "out", listen: { address: "127.0.0.2", port: 0 } },
       ],
       queue: {
-        retry: { waits: [500, 3_600_000], maxAttempts: 3, delayNoticeAfter: 1 },
+        retry: { waits: [500, 3_600_000], maxAttempts: 3, delayNoticeAfter: 1, lifetime: 432_000_000 },
         concurrency: 50,
         destinationConcurrency: 2,
       },
@@ -127,6 +128,9 @@ describe("loadConfig", () => {
             ],
             toDomain: [{ domain: "xn--bcher-kva.example", below: true }],
             minimumAttempts: 2,
+            toMx: [{ domain: "mx.example", below: true }],
+            sizeOver: 10 * 2 ** 20,
+            header: { name: "List-Id", value: "<news.example>" },
             transport: "relay",
           },
           {
