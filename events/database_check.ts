@@ -95,7 +95,7 @@ function pageFindings(db: DatabaseSync, path: string, check: DatabaseCheck): Dat
     return [{ where: path, what: messageOf(cause) }];
   }
   return rows.map((row) => Object.values(row)[0]!).filter((what) => what !== "ok")
-    .flatMap((what) => what.split("\n"))
+    .flatMap((what) => what.split("\n")).filter((what) => !what.startsWith("***"))
     .map((what) => ({ where: path, what, ...(AN_INDEX.test(what) ? { index: true } : {}) }));
 }
 

@@ -55,7 +55,9 @@ export class ServiceManager {
     let last: Promise<unknown> = Promise.resolve();
     this.#tell = (state) => {
       const datagram = new TextEncoder().encode(state);
-      last = socket.send(datagram, { transport: "unixpacket", path }).catch(() => {});
+      // One after the other: a socket that is sending refuses a second datagram.
+      last = last.then(() => socket.send(datagram, { transport: "unixpacket", path }))
+        .catch(() => {});
     };
     this.#close = () => {
       this.#tell = () => {};
