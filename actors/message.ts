@@ -67,6 +67,8 @@ export type Command =
     readonly policy: RetryPolicy;
   }
   | { readonly type: "NoteFindings"; readonly findings: readonly Finding[] }
+  /** Its destination is down, and it has waited for its whole lifetime. */
+  | { readonly type: "Expire"; readonly now: number; readonly why: string }
   /** A crash of the process cut the attempt short. */
   | { readonly type: "Interrupt"; readonly now: number }
   /** A fault of our own code ended the attempt. */
@@ -133,6 +135,12 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
       };
       return [{ type: "Failed", data: failed }];
     }
+    case "Expire": {
+      expect(command.type, state, "queued");
+      const hours = Math.floor((command.now - state.arrived) / 3_600_000);
+      const reason = `gave up after ${hours} hours: its destination is down: ${command.why}`;
+      return [{ type: "Failed", data: { permanent: true, result: "timeout", reason } }];
+    }
     case "Fault": {
       expect(command.type, state, "attempting");
       const failed: EventData<"Failed"> = {
@@ -198,6 +206,9 @@ function expect(command: string, state: Message, ...allowed: Status[]): void {
   }
 }
 
+/** The reason of a failure without the words of giving up. */
+export const plainReason = (reason: string): string => reason.replace(/^gave up after [^:]+: /, "");
+
 function outcomeFact(
   outcome: Outcome,
   state: Message,
@@ -209,12 +220,15 @@ function outcomeFact(
     return { type: "Delivered", data: { host, address, reply, tls, queued } };
   }
   const { result, code, enhanced, remoteMTA, reply } = outcome;
-  const spent = !outcome.permanent && state.attempts >= policy.maxAttempts;
-  const permanent = outcome.permanent || spent;
+  const attempts = state.attempts >= policy.maxAttempts && `${state.attempts} attempts`;
+  const age = now - state.arrived;
+  const spent = !outcome.permanent &&
+    (attempts || age >= policy.lifetime && `${Math.floor(age / 3_600_000)} hours`);
+  const permanent = outcome.permanent || spent !== false;
   const data: EventData<"Failed"> = {
     permanent,
     result,
-    reason: spent ? `gave up after ${state.attempts} attempts: ${outcome.reason}` : outcome.reason,
+    reason: spent ? `gave up after ${spent}: ${outcome.reason}` : outcome.reason,
     ...(code === undefined ? {} : { code }),
     ...(enhanced === undefined ? {} : { enhanced }),
     ...(remoteMTA === undefined ? {} : { remoteMTA }),
@@ -278,7 +292,8 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
       must("attempting");
       return { ...ended(next), status: "delivered" };
     case "Failed": {
-      must("attempting");
+      if (!event.data.permanent) must("attempting");
+      else must("attempting", "queued");
       const failed = { ...ended(next), lastFailure: event.data };
       if (event.data.permanent) return { ...failed, status: "failed" };
       return {
@@ -342,18 +357,23 @@ export function decideReport(
   failure: EventData<"Failed">,
   policy: RetryPolicy,
 ): ReportDecision | undefined {
-  const delayed = !failure.permanent && !state.delayReported &&
-    failure.reason !== INTERRUPTED && state.attempts >= policy.delayNoticeAfter;
-  if (!failure.permanent && !delayed) return undefined;
-  const kind = failure.permanent ? "failed" : "delayed";
+  if (failure.permanent) return decideNotice("failed", state);
+  if (state.delayReported || failure.reason === INTERRUPTED) return undefined;
+  if (state.attempts < policy.delayNoticeAfter) return undefined;
+  const until = lastAttemptAt(policy, state.attempts, state.due, state.arrived);
+  return decideNotice("delayed", state, until);
+}
+
+/** What the envelope allows to be reported: nothing to the null reverse-path, else as NOTIFY says. */
+export function decideNotice(
+  kind: "failed" | "delayed",
+  state: Message,
+  until?: number,
+): ReportDecision {
   const { mailFrom, dsn } = state.enqueued;
   if (mailFrom === "") return { kind, notSent: "the sender is the null reverse-path" };
-  if (dsn.notify) {
-    const asked = kind === "failed" ? "FAILURE" : "DELAY";
-    if (!dsn.notify.includes(asked)) {
-      return { kind, notSent: `the sender asked for NOTIFY=${dsn.notify.join(",")}` };
-    }
+  if (dsn.notify && !dsn.notify.includes(kind === "failed" ? "FAILURE" : "DELAY")) {
+    return { kind, notSent: `the sender asked for NOTIFY=${dsn.notify.join(",")}` };
   }
-  if (kind === "failed") return { kind };
-  return { kind, until: lastAttemptAt(policy, state.attempts, state.due) };
+  return { kind, ...(until === undefined ? {} : { until }) };
 }

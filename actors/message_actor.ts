@@ -13,13 +13,15 @@
 import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
 import { BodyMissing, StoreUnavailable, type StreamAppend, WrongVersion } from "../events/store.ts";
 import {
-  type Command,
+  CommandRefused,
   decide,
+  decideNotice,
   decideReport,
   evolve,
   fold,
   INTERRUPTED,
   type Message,
+  type ReportDecision,
 } from "./message.ts";
 import type {
   Clock,
@@ -35,7 +37,9 @@ import type {
   Reporter,
   Router,
 } from "./ports.ts";
+import { describe } from "./fault.ts";
 import type { RetryPolicy } from "./retry.ts";
+import { endsOnAbort, pause } from "./waiting.ts";
 
 export interface MessagePorts {
   readonly clock: Clock;
@@ -53,7 +57,7 @@ export interface MessagePorts {
 export interface Attempted {
   /**
    * The message as it is afterwards, also when it was not to be tried now (not queued, not due);
-   * absent when it was quarantined, or another writer was first.
+   * absent when it was quarantined, or somebody else ended the attempt.
    */
   readonly message?: Message;
   /** The delivery came to an outcome of its own: no fault of ours, no crash. */
@@ -62,6 +66,9 @@ export interface Attempted {
 
 /** Waits between tries to record an outcome that the store does not take, milliseconds. */
 const RECORD_AGAIN = [250, 1_000, 2_000, 5_000] as const;
+
+/** Other writers that may come between reading a stream and writing to it. */
+const BEGIN_AGAIN = 5;
 
 /**
  * Makes one attempt for a message that is queued and due.
@@ -79,13 +86,19 @@ export async function runAttempt(
   gone: AbortSignal,
 ): Promise<Attempted> {
   const actor = new MessageActor(ports, stream, gone);
-  try {
-    if (!(await actor.begin(known, signal))) return { message: actor.state };
-  } catch (cause) {
-    if (cause instanceof StoreUnavailable) throw cause;
-    if (cause instanceof WrongVersion) return {}; // another writer was first: its turn
-    await quarantine(ports, stream, cause);
-    return {};
+  let events = known;
+  for (let again = 0;; again++) {
+    try {
+      if (!(await actor.begin(events, signal))) return { message: actor.state };
+      break;
+    } catch (cause) {
+      if (cause instanceof StoreUnavailable) throw cause;
+      if (!(cause instanceof WrongVersion) || again === BEGIN_AGAIN) {
+        await quarantine(ports, stream, cause);
+        return {};
+      }
+      events = undefined; // an operator's act, or a report of the delay, came between: read anew
+    }
   }
   try {
     await actor.attempt(signal);
@@ -102,6 +115,30 @@ export async function runAttempt(
     actor.ended = true;
   }
   return { message: actor.state, concluded: true };
+}
+
+/**
+ * Gives up on a message, or tells its sender of the delay, while it waits for a destination that
+ * is down. Does nothing when the message is not waiting any more.
+ * @throws StoreUnavailable when its stream cannot be read
+ */
+export async function losePatienceWith(
+  ports: MessagePorts,
+  stream: string,
+  act: "expire" | "tellOfDelay",
+  why: string,
+  gone: AbortSignal,
+): Promise<void> {
+  const actor = new MessageActor(ports, stream, gone);
+  try {
+    await actor.load();
+    await actor[act](why);
+  } catch (cause) {
+    if (cause instanceof StoreUnavailable) throw cause;
+    // An attempt or an operator was first, or its fold refuses: not a matter of patience.
+    if (lostTheMessage(cause) || cause instanceof CommandRefused) return;
+    ports.log.error("patience not recorded", { stream, ...describe(cause) });
+  }
 }
 
 /**
@@ -134,9 +171,6 @@ const GONE = Symbol("the process is ending");
 /** The process ends, or another writer has ended the attempt: there is nothing left to record. */
 const lostTheMessage = (cause: unknown): boolean => cause === GONE || cause instanceof WrongVersion;
 
-/** How long after being aborted a delivery may take to end, milliseconds. */
-export const ABORT_GRACE = 30_000;
-
 class MessageActor implements Findings {
   /** Set when the attempt is over: a delivery that goes on regardless can record nothing. */
   ended = false;
@@ -153,6 +187,10 @@ class MessageActor implements Findings {
   get state(): Message {
     if (!this.#state) throw new Error(`stream ${this.stream} has no events`);
     return this.#state;
+  }
+
+  async load(): Promise<void> {
+    this.#state = fold(await this.ports.store.readStream(this.stream));
   }
 
   /** Loads and starts; false when the message is not queued, or not due (any more). */
@@ -192,13 +230,9 @@ class MessageActor implements Findings {
       .catch(unreadable);
     const findings = this.#noted;
     this.#noted = [];
-    await this.#conclude({
-      type: "Conclude",
-      now: clock.now(),
-      findings,
-      outcome,
-      policy: policy(),
-    });
+    const now = clock.now();
+    const command = { type: "Conclude", now, findings, outcome, policy: policy() } as const;
+    await this.#conclude(decide(command, this.state), now, command.policy);
   }
 
   note(finding: Finding): void {
@@ -233,12 +267,38 @@ class MessageActor implements Findings {
     );
   }
 
+  /** Gives up on a message that has waited for its whole lifetime. */
+  async expire(why: string): Promise<void> {
+    const { clock, policy } = this.ports;
+    const now = clock.now();
+    await this.#conclude(decide({ type: "Expire", now, why }, this.state), now, policy());
+  }
+
+  /** Tells the sender that a message waits for a destination that is down. */
+  async tellOfDelay(why: string): Promise<void> {
+    const { clock, policy } = this.ports;
+    const { status, delayReported, arrived, lastFailure } = this.state;
+    if (status !== "queued" || delayReported) return;
+    const report = decideNotice("delayed", this.state, arrived + policy().lifetime);
+    const reason = `its destination is down: ${why}`;
+    const failure = lastFailure ?? { permanent: false, result: "timeout", reason };
+    await this.#report([], failure, report, clock.now());
+  }
+
   /** Appends the outcome, with a report to the sender in the same transaction if one is due. */
-  async #conclude(command: Command & { type: "Conclude" }): Promise<void> {
-    const facts = decide(command, this.state);
+  async #conclude(facts: Fact[], now: number, policy: RetryPolicy): Promise<void> {
     const failure = facts.find((fact) => fact.type === "Failed");
-    const report = failure && decideReport(this.state, failure.data, command.policy);
+    const report = failure && decideReport(this.state, failure.data, policy);
     if (!failure || !report) return await this.#record(() => this.#append(facts));
+    await this.#report(facts, failure.data, report, now);
+  }
+
+  async #report(
+    facts: readonly Fact[],
+    failure: EventData<"Failed">,
+    report: ReportDecision,
+    now: number,
+  ): Promise<void> {
     if ("notSent" in report) {
       const { kind, notSent } = report;
       const all: Fact[] = [...facts, { type: "DSNSent", data: { kind, notSent } }];
@@ -251,9 +311,9 @@ class MessageActor implements Findings {
         stream: this.stream,
         message: this.state.enqueued,
         arrived: new Date(this.state.arrived).toISOString(),
-        at: this.state.attemptStarted ?? command.now,
+        at: this.state.attemptStarted ?? now,
         attempt: this.state.attempts,
-        failure: failure.data,
+        failure,
         ...(report.until === undefined ? {} : { until: report.until }),
       });
       const dsn = this.#reportStream(composed, clock.now());
@@ -344,34 +404,6 @@ function unreadable(cause: unknown): Outcome {
   return { kind: "failed", permanent: false, result: "error", reason, enhanced: "4.3.0" };
 }
 
-/**
- * The outcome of a delivery; a delivery that does not end within ABORT_GRACE of being aborted is
- * given up on.
- */
-async function endsOnAbort(
-  clock: Clock,
-  signal: AbortSignal,
-  delivery: Promise<Outcome>,
-): Promise<Outcome> {
-  let cancel = () => {};
-  let watch = () => {};
-  const overdue = new Promise<never>((_, reject) => {
-    watch = () => {
-      cancel = clock.timer(ABORT_GRACE, () => {
-        reject(new Error(`the delivery did not end within ${ABORT_GRACE} ms of being aborted`));
-      });
-    };
-  });
-  if (signal.aborted) watch();
-  else signal.addEventListener("abort", watch, { once: true });
-  try {
-    return await Promise.race([delivery, overdue]);
-  } finally {
-    signal.removeEventListener("abort", watch);
-    cancel();
-  }
-}
-
 /** Ends an attempt that nobody runs: a crash, or a failing disk, left it open (invariant 4). */
 export async function finishInterrupted(
   ports: Pick<MessagePorts, "store" | "log" | "clock">,
@@ -388,33 +420,4 @@ export async function finishInterrupted(
     if (cause instanceof StoreUnavailable) throw cause;
     await quarantine(ports, stream, cause);
   }
-}
-
-/** Resolves after `ms` milliseconds, or as soon as the signal aborts. */
-export function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
-    const stop = () => {
-      cancel();
-      resolve();
-    };
-    const cancel = clock.timer(ms, () => {
-      signal.removeEventListener("abort", stop);
-      resolve();
-    });
-    signal.addEventListener("abort", stop, { once: true });
-  });
-}
-
-/** Message and stack of whatever was thrown, within bounds. */
-export function describe(cause: unknown): { message: string; stack: string } {
-  let message: string;
-  let stack: string | undefined;
-  try {
-    message = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
-    stack = cause instanceof Error ? cause.stack : undefined;
-  } catch {
-    message = "something was thrown that cannot be described";
-  }
-  return { message: message.slice(0, 1_000), stack: (stack ?? message).slice(0, 8_000) };
 }

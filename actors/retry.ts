@@ -10,6 +10,8 @@ export interface RetryPolicy {
   readonly maxAttempts: number;
   /** The sender hears of the delay after this attempt. */
   readonly delayNoticeAfter: number;
+  /** A message older than this is given up with the next failure, or while it waits in line. */
+  readonly lifetime: number;
 }
 
 /** At most this much is added to a wait, so that messages that failed together spread out. */
@@ -32,9 +34,29 @@ export function nextAttemptAt(
   return Math.round(now + wait + random * Math.min(MAX_JITTER, wait * JITTER_SHARE));
 }
 
-/** When the last attempt is due (without jitter), if the one after `attempt` is due at `due`. */
-export function lastAttemptAt(policy: RetryPolicy, attempt: number, due: number): number {
+/**
+ * When the last attempt is due (without jitter), if the one after `attempt` is due at `due` and the
+ * message arrived at `arrived`.
+ */
+export function lastAttemptAt(
+  policy: RetryPolicy,
+  attempt: number,
+  due: number,
+  arrived: number,
+): number {
   let at = due;
-  for (let n = attempt + 1; n < policy.maxAttempts; n++) at += waitAfter(policy, n);
+  for (let n = attempt + 1; n < policy.maxAttempts && at < arrived + policy.lifetime; n++) {
+    at += waitAfter(policy, n);
+  }
   return at;
+}
+
+/**
+ * The age at which the sender of a message hears of the delay if it has not been attempted that
+ * often, because its destination is down: when the attempts would have been made by the schedule.
+ */
+export function delayNoticeAge(policy: RetryPolicy): number {
+  let age = 0;
+  for (let n = 1; n <= policy.delayNoticeAfter; n++) age += waitAfter(policy, n);
+  return age;
 }

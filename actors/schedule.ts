@@ -166,6 +166,16 @@ export class Schedule<Item extends Waiting> {
     return { ...(change ? { change } : {}), ...(refill ? { refill } : {}) };
   }
 
+  /** Whether a destination is down, and since when and why. */
+  down(destination: string): Down | undefined {
+    return this.#stops.get(destination)?.destination.down;
+  }
+
+  get anyDown(): boolean {
+    for (const { destination } of this.#stops.values()) if (destination.down) return true;
+    return false;
+  }
+
   *destinations(): IterableIterator<DestinationView> {
     for (const { key, destination, waiting } of this.#stops.values()) {
       const { running, window, down } = destination;

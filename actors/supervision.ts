@@ -6,8 +6,9 @@
  *
  * The shape of the tree that runs is in src/tree.ts. Messages are supervised in supervisor.ts.
  */
-import { describe, pause } from "./message_actor.ts";
+import { describe } from "./fault.ts";
 import type { Clock, Log } from "./ports.ts";
+import { pause } from "./waiting.ts";
 
 /** Something that runs until it is stopped, or fails. */
 export interface Part {

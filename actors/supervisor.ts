@@ -17,17 +17,18 @@
 import type { Fact, StoredEvent } from "../events/catalogue.ts";
 import { domainOf } from "../events/projections/queue.ts";
 import { StoreUnavailable, WrongVersion } from "../events/store.ts";
-import type { Change, Experience } from "./destination.ts";
+import type { Change } from "./destination.ts";
+import { experienceOf } from "./experience.ts";
+import { describe } from "./fault.ts";
 import { before, type Place } from "./line.ts";
 import { type Command, CommandRefused, decide, fold, type Message } from "./message.ts";
 import {
   type Attempted,
-  describe,
   finishInterrupted,
   type MessagePorts,
-  pause,
   runAttempt,
 } from "./message_actor.ts";
+import { factsOf, losePatience } from "./patience.ts";
 import type { QueueView, RoutingFacts } from "./ports.ts";
 import {
   type DestinationView,
@@ -37,6 +38,7 @@ import {
   SCHEDULE_SIZE,
   type Waiting,
 } from "./schedule.ts";
+import { pause } from "./waiting.ts";
 
 export interface SupervisorPorts extends MessagePorts {
   readonly view: QueueView;
@@ -56,6 +58,8 @@ const PAGE = 500;
 const LONGEST_SLEEP = 30_000;
 /** How often a failed store is looked after, milliseconds. */
 const STORE_CHECK = 500;
+/** How often those are looked at who wait for a destination that is down, milliseconds. */
+const PATIENCE_CHECK = 300_000;
 /** After the grace period of a stop: time to record what was aborted, milliseconds. */
 const LAST_WORDS = 5_000;
 
@@ -86,6 +90,7 @@ export class Supervisor {
   #cancelWake = () => {};
   #tickAt = Infinity;
   #cancelTick = () => {};
+  #cancelPatience = () => {};
   #unsubscribe = () => {};
   #idle: (() => void)[] = [];
   readonly #gone = new AbortController();
@@ -135,6 +140,7 @@ export class Supervisor {
     this.#state = "open";
     this.#unsubscribe = this.#ports.store.subscribe((events) => this.#committed(events));
     this.#read();
+    this.#keepPatience();
   }
 
   /**
@@ -146,6 +152,7 @@ export class Supervisor {
     this.#unsubscribe();
     this.#cancelWake();
     this.#cancelTick();
+    this.#cancelPatience();
     await this.#ended(grace);
     for (const abort of this.#running.values()) abort.abort();
     await this.#ended(LAST_WORDS);
@@ -226,7 +233,10 @@ export class Supervisor {
       const { stream, data } = event;
       const due = Date.parse(data.due);
       if (due > now || this.#schedule.full) this.#expect({ due, stream });
-      else this.#offer({ due, stream, events: [event] }, { ...data, attempt: 1 });
+      else {
+        const { priority = 0 } = data;
+        this.#offer({ due, stream, priority, events: [event] }, { ...data, attempt: 1 });
+      }
     }
     this.#pump();
   }
@@ -251,18 +261,21 @@ export class Supervisor {
 
   /** Puts a message in line; the name of the line when there was no room. */
   #offer(item: Omit<Item, "destination" | "owner">, facts: RoutingFacts): string | undefined {
-    const { router } = this.#ports;
-    let destination: string;
-    try {
-      destination = router.destination(router.expect(facts), facts.rcptTo);
-    } catch {
-      destination = ""; // meets the same fault in the actor, which says and records it
-    }
+    const destination = this.#destinationOf(facts);
     const owner = facts.account ?? `@${domainOf(facts.mailFrom)}`;
     const offered = { ...item, destination, owner };
     return this.#schedule.offer(offered, this.#ports.clock.monotonic())
       ? undefined
       : lineOf(offered);
+  }
+
+  #destinationOf(facts: RoutingFacts): string {
+    const { router } = this.#ports;
+    try {
+      return router.destination(router.expect(facts), facts.rcptTo);
+    } catch {
+      return ""; // meets the same fault in the actor, which says and records it
+    }
   }
 
   #pump(): void {
@@ -328,6 +341,25 @@ export class Supervisor {
   #wallTime(monotonic: number): string {
     const { clock } = this.#ports;
     return new Date(clock.now() + monotonic - clock.monotonic()).toISOString();
+  }
+
+  /** Now and then, and only while a destination is down, looks at who has waited too long for it. */
+  #keepPatience(): void {
+    const { clock } = this.#ports;
+    this.#cancelPatience = clock.timer(PATIENCE_CHECK, async () => {
+      if (this.#state === "open" && this.#schedule.anyDown) {
+        try {
+          await losePatience(this.#ports, {
+            downFor: (facts) => this.#schedule.down(this.#destinationOf(facts))?.why,
+            gone: this.#gone.signal,
+          });
+        } catch (cause) {
+          if (cause instanceof StoreUnavailable) this.storeFailed();
+          else return this.#failed(cause);
+        }
+      }
+      if (this.#state !== "stopping") this.#keepPatience();
+    });
   }
 
   /** Notes in the log, on the destination's own stream, that it is down or up again. */
@@ -416,14 +448,8 @@ export class Supervisor {
     const turnedAway = new Set<string>();
     for (const row of rows) {
       if (this.#schedule.has(row.stream)) continue;
-      const refused = this.#offer({ due: row.due!, stream: row.stream }, {
-        account: row.account,
-        mailFrom: row.sender,
-        rcptTo: row.recipient,
-        size: row.size,
-        attempt: row.attempts + 1,
-        ...(row.override === null ? {} : { override: { transport: row.override, who: "" } }),
-      });
+      const item = { due: row.due!, stream: row.stream, priority: row.priority };
+      const refused = this.#offer(item, factsOf(row));
       if (refused !== undefined) turnedAway.add(refused);
     }
     this.#pump();
@@ -448,26 +474,3 @@ const heldAtOnce = ({ stream }: StoredEvent, next: StoredEvent | undefined): boo
 
 const lineOf = ({ destination, owner }: { destination: string; owner: string }): string =>
   `${destination}\n${owner}`;
-
-/** The host turned us away, and not this message: closing (421), congested, not accepting. */
-const BUSY = { codes: [421], statuses: ["4.3.2", "4.4.5"] } as const;
-
-/** What an attempt says about its destination, apart from its message. */
-function experienceOf(
-  { message, concluded }: Attempted,
-): { readonly experience: Experience; readonly why: string } {
-  if (!message || !concluded) return { experience: "unknown", why: "" };
-  if (message.status === "delivered") return { experience: "delivered", why: "" };
-  const { lastFailure } = message;
-  if (!lastFailure) return { experience: "unknown", why: "" };
-  const { code, enhanced = "", result, reason: why } = lastFailure;
-  if (code !== undefined) {
-    const busy = BUSY.codes.some((each) => each === code) ||
-      BUSY.statuses.some((each) => each === enhanced);
-    return { experience: busy ? "busy" : "answered", why };
-  }
-  // 4.4.x is the network's and the names' (RFC 3463, section 3.5); others are our own affairs.
-  const network = enhanced === "" || enhanced.startsWith("4.4.") || enhanced === "4.7.5";
-  const unreachable = network && !lastFailure.permanent && result !== "canceled";
-  return { experience: unreachable ? "unreachable" : "unknown", why };
-}

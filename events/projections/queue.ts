@@ -32,6 +32,10 @@ export type QueueRow = {
   readonly domain: string;
   readonly size: number;
   readonly attempts: number;
+  /** MT-PRIORITY (RFC 6710), -9 to 9. */
+  readonly priority: number;
+  /** 1 when the sender was told of the delay, or was not to be told. */
+  readonly delay_reported: number;
   /** Operator's choice of transport, if any. */
   readonly override: string | null;
   /** Transport of the latest attempt. */
@@ -51,7 +55,7 @@ export const domainOf = (address: string): string =>
 
 export const queueProjection: Projection<QueueRow> = {
   name: "queue",
-  version: 1,
+  version: 2,
   columns: {
     stream: "TEXT",
     version: "INTEGER",
@@ -63,6 +67,8 @@ export const queueProjection: Projection<QueueRow> = {
     domain: "TEXT",
     size: "INTEGER",
     attempts: "INTEGER",
+    priority: "INTEGER",
+    delay_reported: "INTEGER",
     override: "TEXT",
     transport: "TEXT",
     last_error: "TEXT",
@@ -102,6 +108,8 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
       domain: domainOf(d.rcptTo),
       size: d.size,
       attempts: 0,
+      priority: d.priority ?? 0,
+      delay_reported: 0,
       override: null,
       transport: null,
       last_error: null,
@@ -158,7 +166,9 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "DestinationsResolved":
     case "TLSAGathered":
     case "HostTried":
+      return next;
     case "DSNSent":
+      return event.data.kind === "delayed" ? { ...next, delay_reported: 1 } : next;
     case "DestinationDown":
     case "DestinationUp":
     case "HoldRuleAdded":

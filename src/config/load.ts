@@ -87,6 +87,7 @@ export function loadConfig(source: ConfigSource): Config {
       retry: {
         waits: data.queue.retry,
         maxAttempts: data.queue.max_attempts,
+        lifetime: data.queue.lifetime,
         delayNoticeAfter: data.queue.delay_notice_after,
       },
       concurrency: data.queue.concurrency,

@@ -202,6 +202,7 @@ export const ConfigFile = z.strictObject({
       ]),
     max_attempts: z.int().min(1).max(1_000).default(8),
     delay_notice_after: z.int().min(1).max(1_000).default(5),
+    lifetime: Duration.default(5 * 24 * HOUR),
     concurrency: z.int().min(1).max(10_000).default(200),
     destination_concurrency: z.int().min(1).max(10_000).default(20),
   }).prefault({}),

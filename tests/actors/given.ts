@@ -12,6 +12,7 @@ export const policy: RetryPolicy = {
   waits: [7.5, 15, 30, 60, 120, 240, 480, 960].map((minutes) => minutes * MINUTE),
   maxAttempts: 8,
   delayNoticeAfter: 5,
+  lifetime: 5 * 24 * 60 * MINUTE,
 };
 
 export const enqueued = (data: Partial<EventData<"Enqueued">> = {}): Fact => ({

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import type { StoredEventOf } from "../../events/catalogue.ts";
 import { StoreUnavailable } from "../../events/store.ts";
 import { LINE_LENGTH } from "../../actors/line.ts";
-import { ABORT_GRACE, runAttempt } from "../../actors/message_actor.ts";
+import { runAttempt } from "../../actors/message_actor.ts";
+import { ABORT_GRACE } from "../../actors/waiting.ts";
 import { CommandRefused, INTERRUPTED } from "../../actors/message.ts";
 import { ATTEMPT_DEADLINE } from "../../actors/supervisor.ts";
 import { hostTried, MINUTE, T0 } from "./given.ts";
@@ -360,6 +361,29 @@ describe("the supervisor", () => {
     );
   });
 
+  it("tells senders of the delay, and gives up in the end, while a destination is down", async () => {
+    queue.script = (job) =>
+      Promise.resolve(
+        job.message.mailFrom === ""
+          ? delivered
+          : { kind: "failed", permanent: false, result: "timeout", reason: "no answer" } as const,
+      );
+    await queue.supervisor.start();
+    const streams: string[] = [];
+    for (let n = 0; n < 120; n++) streams.push(await queue.submit("bob@dead.example"));
+    for (let hour = 0; hour < 5; hour++) await queue.clock.advance(60 * MINUTE);
+    const waiting = streams.at(-1)!;
+    await queue.until(async () => (await queue.opened.view.get(waiting))?.delay_reported === 1);
+    assert.deepEqual(await queue.types(waiting), ["Enqueued", "DSNSent"], "told, and unburnt");
+    for (let hour = 5; hour < 5 * 24 + 2; hour++) await queue.clock.advance(60 * MINUTE);
+    for (const stream of streams) await queue.untilState(stream, "failed");
+    const { data } = await last(waiting, "Failed");
+    assert.match(data.reason, /gave up after 120 hours: its destination is down: no answer/);
+    assert.equal((await last(waiting, "DSNSent")).data.kind, "failed");
+    const reports = 2 * streams.length;
+    assert.ok(queue.jobs.length < reports + 200, `${queue.jobs.length} attempts`);
+  });
+
   it("probes a destination that is down when it would have, also with the clock set back", async () => {
     const failed = { kind: "failed", permanent: false, result: "timeout", reason: "-" } as const;
     queue.script = () => Promise.resolve(failed);
@@ -371,6 +395,26 @@ describe("the supervisor", () => {
     await queue.submit("late@dead.example");
     await queue.clock.advance(4 * MINUTE);
     assert.ok(queue.jobs.length > burnt, "probed");
+  });
+
+  it("starts a message that an operator has changed while it stood in line", async () => {
+    const ends: (() => void)[] = [];
+    queue.script = () => new Promise((resolve) => ends.push(() => resolve(delivered)));
+    await queue.supervisor.start();
+    const streams: string[] = [];
+    for (let n = 0; n < 6; n++) streams.push(await queue.submit("bob@busy.example"));
+    await queue.until(() => ends.length === 5);
+    const waiting = streams[5]!;
+    await queue.supervisor.act(waiting, {
+      type: "AssignTransport",
+      who: "op",
+      why: "direct is blocked",
+      transport: "relay",
+    });
+    ends.splice(0).forEach((end) => end());
+    await queue.until(() => ends.length === 1);
+    ends.splice(0).forEach((end) => end());
+    await queue.untilState(waiting, "delivered");
   });
 
   it("finds what is due after the wall clock has been set back", async () => {

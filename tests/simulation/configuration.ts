@@ -5,7 +5,7 @@ import { parseDomainPattern } from "../../src/config/domain_pattern.ts";
 import type { RouteConfig, TransportConfig } from "../../src/config/types.ts";
 import type { DeliverySettings } from "../../src/delivery/transports.ts";
 import type { RoutingConfig } from "../../src/delivery/routes.ts";
-import { HOUR, MINUTE } from "./clock.ts";
+import { DAY, HOUR, MINUTE } from "./clock.ts";
 import type { Dice } from "./random.ts";
 
 export interface Configuration {
@@ -29,9 +29,10 @@ const POLICIES: readonly RetryPolicy[] = [
     waits: [7.5, 15, 30, 60, 120, 240, 480, 960].map((minutes) => minutes * MINUTE),
     maxAttempts: 8,
     delayNoticeAfter: 5,
+    lifetime: 5 * DAY,
   },
-  { waits: [MINUTE, 5 * MINUTE], maxAttempts: 4, delayNoticeAfter: 2 },
-  { waits: [HOUR], maxAttempts: 2, delayNoticeAfter: 1 },
+  { waits: [MINUTE, 5 * MINUTE], maxAttempts: 4, delayNoticeAfter: 2, lifetime: 12 * HOUR },
+  { waits: [HOUR], maxAttempts: 2, delayNoticeAfter: 1, lifetime: DAY },
 ];
 
 export function configure(dice: Dice): Configuration {

@@ -223,7 +223,9 @@ export class Invariants {
     if (event.type === "AttemptStarted" && open) {
       throw new Violation(`3: a second attempt was started on ${stream}`);
     }
-    if ((event.type === "Delivered" || event.type === "Failed") && !open) {
+    const expired = event.type === "Failed" && event.data.permanent &&
+      event.data.reason.includes("its destination is down");
+    if ((event.type === "Delivered" || event.type === "Failed") && !open && !expired) {
       throw new Violation(`4: ${event.type} on ${stream} ends no attempt`);
     }
     const { mailFrom, rcptTo } = books.message.enqueued;
@@ -258,8 +260,8 @@ export class Invariants {
         return;
       case "Delivered":
       case "Failed": {
+        if (!this.#open.delete(stream)) return; // it expired while it waited
         const attempt = attempts.at(-1)!;
-        this.#open.delete(stream);
         attempt.outcome = event.type === "Delivered" ? "delivered" : "failed";
         if (event.type === "Delivered") return this.#delivered(books, attempt);
         attempt.interrupted = event.data.reason.includes(INTERRUPTED) ||
