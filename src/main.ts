@@ -240,6 +240,7 @@ export class Queue {
         await this.#doors.reopen();
       } catch (cause) {
         this.#config = before;
+        this.#accounts.use(before.accounts);
         await this.#doors.reopen();
         throw cause;
       }

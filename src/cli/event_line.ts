@@ -7,10 +7,12 @@ import { address, duration, octets } from "./terminal.ts";
 export function eventLine(event: StoredEvent): string {
   switch (event.type) {
     case "Enqueued": {
-      const { mailFrom, rcptTo, size, source, due } = event.data;
+      const { account, mailFrom, rcptTo, size, source, due, priority } = event.data;
+      const whose = account === null ? "" : ` for account ${account}`;
+      const urgency = priority === undefined ? "" : `, priority ${priority}`;
       return `from ${address(mailFrom)} to ${rcptTo}, ${
         octets(size)
-      }, by ${source.kind}, due ${due}`;
+      }, by ${source.kind}${whose}, due ${due}${urgency}`;
     }
     case "AttemptStarted":
       return `attempt ${event.data.attempt}, the next one at ${event.data.next} should it fail`;

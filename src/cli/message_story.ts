@@ -20,6 +20,7 @@ export function messageStory(message: MessageDetailJson, now: number, final: boo
       ["size", `${octets(message.size)} (${message.size} octets)`],
       ["needs", needs(envelope)],
       ["dsn", dsn(envelope.dsn)],
+      ["priority", envelope.priority === undefined ? null : String(envelope.priority)],
       ["submission", message.submission],
       ["came in", `${message.created}, ${ago(message.created, now)}, ${origin(envelope.source)}`],
       ["attempts", String(message.attempts)],

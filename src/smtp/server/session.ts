@@ -45,6 +45,8 @@ export class Session {
   #unproductive = 0;
   #messages = 0;
   #waitsForClient = false;
+  /** Which may mean waiting, for the client or because of failures before. */
+  #loggingIn = false;
   #stopping = false;
 
   constructor(listener: Listener, connection: Connection) {
@@ -80,7 +82,8 @@ export class Session {
   /** Ends the session as soon as no content is under way. */
   stop(): void {
     this.#stopping = true;
-    if (this.#waitsForClient && !this.#transaction?.chunked) this.#connection.interrupt();
+    const waits = this.#waitsForClient || this.#loggingIn;
+    if (waits && !this.#transaction?.chunked) this.#connection.interrupt();
   }
 
   /** The next command line. */
@@ -191,14 +194,14 @@ export class Session {
   async #auth(rest: string): Promise<void> {
     if (!this.#helo?.extended) throw new Refusal(503, "5.5.1", "EHLO comes first");
     if (this.#transaction) throw new Refusal(503, "5.5.1", "a transaction is open; RSET ends it");
-    this.#waitsForClient = true; // while a login is made to wait, too
+    this.#loggingIn = true;
     try {
       await this.#login.run(rest, this.#tls !== undefined, (challenge, longest) => {
         this.#reply(challenge);
         return this.#line(longest);
       });
     } finally {
-      this.#waitsForClient = false;
+      this.#loggingIn = false;
     }
     this.#reply("235 2.7.0 logged in");
   }

@@ -319,7 +319,7 @@ describe("commands", () => {
       assert.match(await refused("--from", "<>", "--to", "<>"), /--to: /);
       const config = join(ROOT, "fixtures/configs/mistakes.toml");
       const lines = await refused("--from", "<>", "--to", "b@c.example", "--config", config);
-      assert.equal(lines.trimEnd().split("\n").length, 18);
+      assert.equal(lines.trimEnd().split("\n").length, 16);
       assert(
         lines.split("\n").every((line) => line === "" || line.startsWith("postledger: config: ")),
       );

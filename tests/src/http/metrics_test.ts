@@ -163,6 +163,14 @@ describe("metrics", () => {
       'sessions_total{result="refused"} 1',
       "sessions 7",
     ]);
+    metrics.totalsBy("postledger_tries_total", "Tries.", ["how", "result"], () => [
+      { labels: { how: "PLAIN", result: "ok" }, count: 2 },
+      { labels: { how: "PLAIN", result: "failed" }, count: 9 },
+    ]);
+    assert.deepEqual(await samples("tries"), [
+      'tries_total{how="PLAIN",result="ok"} 2',
+      'tries_total{how="PLAIN",result="failed"} 9',
+    ]);
     counts.accepted = 5;
     assert.match((await samples("sessions_total")).join("\n"), /accepted"\} 5/);
   });
