@@ -75,8 +75,8 @@ const BEGIN_AGAIN = 5;
  * @param known the stream's events where the caller has them all, to save reading them
  * @param signal aborts the attempt; it is then recorded as canceled
  * @param gone aborts the recording of an outcome that the store does not take: the process ends
- * @throws StoreUnavailable when the start could not be recorded; nothing was dialled then, but
- *   whether the log has the AttemptStarted is not known
+ * @throws StoreUnavailable when its start, or its quarantine, could not be recorded; whether the log
+ *   has it all the same is not known
  */
 export async function runAttempt(
   ports: MessagePorts,
@@ -144,6 +144,7 @@ export async function losePatienceWith(
 /**
  * Holds a message whose events no fold accepts, whatever state it seems to be in, so that it is
  * seen by the operator and tried by nobody.
+ * @throws StoreUnavailable when that could not be recorded
  */
 export async function quarantine(
   ports: Pick<MessagePorts, "store" | "log">,
@@ -160,8 +161,8 @@ export async function quarantine(
     const expectedVersion = await ports.store.version(stream);
     await ports.store.append([{ stream, expectedVersion, facts: [held] }]);
   } catch (failed) {
-    // The message stays where it is and is met again at the next start.
     ports.log.error("quarantine not recorded", { stream, reason: describe(failed).message });
+    if (failed instanceof StoreUnavailable) throw failed; // met again when the store is well
   }
 }
 

@@ -198,7 +198,8 @@ export class Queue {
     for (const one of broken) {
       const row = await view.get(one.stream);
       const waits = row?.state === "queued" || row?.state === "attempting";
-      if (waits) await quarantine({ store, log }, one.stream, one);
+      // On a disk that takes no writes it is met again when it is due.
+      if (waits) await quarantine({ store, log }, one.stream, one).catch(unlessUnavailable);
       else log.error("a message has a broken history", { reason: one.message });
     }
     for (const { sha256, path, why } of lostBodies) {
@@ -425,6 +426,10 @@ export class Queue {
       () => this.#sessions.size,
     );
   }
+}
+
+function unlessUnavailable(cause: unknown): void {
+  if (!(cause instanceof StoreUnavailable)) throw cause;
 }
 
 const limitsOf = ({ queue }: Config): Limits => ({
