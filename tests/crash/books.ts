@@ -40,6 +40,7 @@ interface Line {
 export async function readBooks(server: Server): Promise<Map<string, Book>> {
   const books = new Map<string, Book>();
   const byStream = new Map<string, Book>();
+  const others = new Set<string>(); // streams that are not messages
   for await (
     const text of taskLines("audit", ["export", "--format", "jsonl", "--data", server.data])
   ) {
@@ -54,7 +55,11 @@ export async function readBooks(server: Server): Promise<Map<string, Book>> {
       books.set(id, book);
       byStream.set(stream, book);
     }
-    if (!book) throw new Error(`${stream} begins with ${type}`);
+    if (!book) {
+      if (version === 1) others.add(stream);
+      if (!others.has(stream)) throw new Error(`${stream} begins with version ${version}`);
+      continue;
+    }
     if (version !== book.lastVersion + 1) {
       throw new Error(`${stream} goes from version ${book.lastVersion} to ${version}`);
     }

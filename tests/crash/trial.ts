@@ -98,11 +98,10 @@ export async function beginTrial(random: () => number, data?: string): Promise<T
           `the server exited ${exit.code} (${exit.signal ?? "no signal"}) on SIGTERM`,
         );
       }
-      const verified = await server.command("audit", "verify");
-      if (verified.code !== 0) {
-        violations.push(
-          `audit verify exited ${verified.code}: ${verified.stdout}${verified.stderr}`,
-        );
+      // Chain and checkpoints; then the database, projections against a rebuild, and bodies.
+      for (const [task, ...args] of [["audit", "verify"], ["doctor"]] as const) {
+        const { code, stdout, stderr } = await server.command(task, ...args);
+        if (code !== 0) violations.push(`${task} exited ${code}: ${stdout}${stderr}`);
       }
       return { ...findings, violations };
     },

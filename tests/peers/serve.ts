@@ -44,7 +44,7 @@ export class Server {
   static async prepare(options: ServeOptions): Promise<Server> {
     const directory = await Deno.makeTempDir({ prefix: "postledger-" });
     const data = options.data ?? `${directory}/data`;
-    if (options.data === undefined) await Deno.mkdir(data);
+    if (options.data === undefined) await Deno.mkdir(data, { mode: 0o700 });
     const server = new Server(directory, data, options.data === undefined);
     let tls = "";
     if (options.tls) {
