@@ -1,16 +1,19 @@
 /**
  * FileWatch: whether files have changed since they were last looked at, by what the file system
- * says of them. They are looked at when somebody asks, and at most once a second.
+ * says of them. They are looked at when somebody asks, and no more often than they have to be.
  */
 import type { Clock } from "../actors/ports.ts";
-
-const INTERVAL = 1_000;
 
 export class FileWatch {
   #seen: string;
   #lookedAt: number;
 
-  constructor(private readonly files: readonly string[], private readonly clock: Clock) {
+  /** @param interval milliseconds between two looks at least */
+  constructor(
+    private readonly files: readonly string[],
+    private readonly clock: Clock,
+    private readonly interval: number,
+  ) {
     this.#seen = this.#look();
     this.#lookedAt = clock.monotonic();
   }
@@ -18,7 +21,7 @@ export class FileWatch {
   /** True once after each change, of a file that is gone or came too. */
   changed(): boolean {
     const now = this.clock.monotonic();
-    if (now - this.#lookedAt < INTERVAL) return false;
+    if (now - this.#lookedAt < this.interval) return false;
     this.#lookedAt = now;
     const found = this.#look();
     if (found === this.#seen) return false;

@@ -1,7 +1,7 @@
 /**
  * AccountDirectory: the accounts in force, from the config and from the accounts file. The file is
- * looked at when somebody logs in, at most once a second, and read again when it has changed; one
- * that is wrong leaves the accounts as they are, and the log says so.
+ * looked at whenever somebody logs in, so that a new password holds at once, and read again when it
+ * has changed; one that is wrong leaves the accounts as they are, and the log says so.
  */
 import type { Clock, Log } from "../../actors/ports.ts";
 import { loginsOf } from "../config/accounts.ts";
@@ -29,7 +29,7 @@ export class AccountDirectory {
     this.#log = log;
     this.#dataDir = dataDir;
     this.#configured = configured;
-    this.#watch = new FileWatch([accountsPath(dataDir)], clock);
+    this.#watch = new FileWatch([accountsPath(dataDir)], clock, 0);
     const accounts = joined(dataDir, configured, readAccounts(dataDir));
     this.#byName = byName(accounts);
     this.#byAddress = byAddress(accounts);

@@ -7,6 +7,7 @@ import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { X509Certificate } from "node:crypto";
 import nodemailer from "nodemailer";
+import { samples } from "../load/metrics.ts";
 import { type Sink, startSink } from "../load/sink.ts";
 import { dataOf, historyOf } from "./history.ts";
 import { run, selfSigned } from "./postfix.ts";
@@ -160,6 +161,17 @@ key_file = "${folder}/key.pem"
       assert.equal(await shownByOpenssl(implicit, []), kept);
       return server.output.includes("certificate not read again");
     });
+  });
+
+  it("counts logins by mechanism and result", async () => {
+    const { text } = await server.get("/metrics");
+    const logins = samples(text, "postledger_logins_total");
+    for (const mechanism of ["PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256"]) {
+      const count = (result: string) =>
+        logins.get(`{mechanism="${mechanism}",result="${result}"}`) ?? 0;
+      assert.ok(count("ok") >= 2, mechanism);
+      if (mechanism !== "SCRAM-SHA-1") assert.ok(count("failed") >= 2, mechanism);
+    }
   });
 
   it("logs no password", () => assert.ok(!server.output.includes(password)));

@@ -19,8 +19,8 @@ export interface ServerOptions {
 }
 
 /**
- * What AUTH lists in the reply to EHLO, over TLS. Without TLS nothing is to be offered: what
- * comes after the login is mail in the clear.
+ * What AUTH lists in the reply to EHLO, over TLS. Without TLS nothing is to be offered where
+ * somebody could listen: what comes after the login is mail in the clear.
  */
 export function offeredMechanisms(options: Pick<ServerOptions, "channelBindings">) {
   const names: readonly ServerMechanismName[] = ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"];

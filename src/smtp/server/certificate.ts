@@ -9,6 +9,9 @@ import { createSecureContext, type SecureContext } from "node:tls";
 import type { Clock, Log } from "../../../actors/ports.ts";
 import { FileWatch } from "../../file_watch.ts";
 
+/** Milliseconds. */
+const LOOK_INTERVAL = 1_000;
+
 /** Chain and key, PEM. */
 export interface Pem {
   readonly cert: string;
@@ -42,21 +45,31 @@ export class CertificateFiles implements CertificateSource {
   readonly #log: Log;
   readonly #watch: FileWatch;
   #current: Loaded;
+  #warnedOf: Loaded | undefined;
 
   /** @throws BadCertificate; one that has expired is used, with a warning in the log */
   constructor(paths: CertificatePaths, ports: { readonly clock: Clock; readonly log: Log }) {
     this.#paths = paths;
     this.#clock = ports.clock;
     this.#log = ports.log;
-    this.#watch = new FileWatch([paths.certFile, paths.keyFile], ports.clock);
+    this.#watch = new FileWatch([paths.certFile, paths.keyFile], ports.clock, LOOK_INTERVAL);
     this.#current = load(paths);
-    const why = untimely(this.#current, ports.clock.now());
-    if (why) this.#log.warn("certificate not in its time", { file: paths.certFile, why });
+    this.#lookAtTheTime();
   }
 
   context(): SecureContext {
     if (this.#watch.changed()) this.#readAgain();
+    this.#lookAtTheTime();
     return this.#current.context;
+  }
+
+  /** Warns once of a certificate in use that clients will not take. */
+  #lookAtTheTime(): void {
+    if (this.#warnedOf === this.#current) return;
+    const why = untimely(this.#current, this.#clock.now());
+    if (!why) return;
+    this.#warnedOf = this.#current;
+    this.#log.warn("certificate not in its time", { file: this.#paths.certFile, why });
   }
 
   #readAgain(): void {

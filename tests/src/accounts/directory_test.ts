@@ -127,26 +127,20 @@ describe("AccountDirectory", () => {
   });
 
   it("takes up a change of the file, and leaves things as they are for a wrong one", async () => {
-    const clock = new ManualClock(0);
     const log = new LogLines();
     write(entry("bob", "bob@example.com"));
-    const directory = new AccountDirectory(folder, [], { clock, log });
+    const directory = new AccountDirectory(folder, [], { clock: new ManualClock(0), log });
     await changeAccounts(folder, (accounts) => {
       accounts.carl = { addresses: ["carl@example.com"], password_hash: HASH };
     });
-    assert.equal(directory.find("carl"), undefined, "looked at once a second at most");
-    await clock.advance(1_000);
     assert.equal(directory.find("carl")?.name, "carl");
     write("accounts = 1");
-    await clock.advance(1_000);
     assert.equal(directory.find("carl")?.name, "carl");
     assert.match(log.lines.join("\n"), /accounts: 1 is not a section.*\n.*stay in force/);
     const said = log.lines.length;
-    await clock.advance(1_000);
     directory.find("carl");
     assert.equal(log.lines.length, said, "said once");
     Deno.removeSync(path());
-    await clock.advance(1_000);
     assert.equal(directory.find("carl"), undefined);
     assert.equal(directory.size, 0);
   });

@@ -92,18 +92,29 @@ describe("CertificateFiles", () => {
     put(OTHER.cert, OTHER.key);
     await clock.advance(1_000);
     assert.equal(source.context(), before);
-    assert.match(log.lines.at(-1)!, /the certificate expired on \d{4}-/);
+    assert.match(log.lines.join(), /error [^{]*stays in use .*the certificate expired on \d{4}-/);
     clock.wall = 0;
     put(OTHER.cert, `${OTHER.key}\n`);
     await clock.advance(1_000);
     assert.equal(source.context(), before);
-    assert.match(log.lines.at(-1)!, /is valid only from \d{4}-.* on/);
+    assert.match(log.lines.join(), /error [^{]*stays in use .*is valid only from \d{4}-.* on/);
   });
 
   it("begins with an expired one, and warns", () => {
     clock.wall = Date.parse("2999-01-01T00:00:00Z");
     assert.ok(open().context());
     assert.match(log.lines.join(), /^warn certificate not in its time .*expired on/);
+  });
+
+  it("warns once when the one in use expires", () => {
+    const source = open();
+    source.context();
+    assert.deepEqual(log.lines, []);
+    clock.wall = Date.parse("2999-01-01T00:00:00Z");
+    source.context();
+    source.context();
+    assert.equal(log.lines.length, 1);
+    assert.match(log.lines[0]!, /^warn certificate not in its time .*expired on/);
   });
 
   it("does not begin with files that are no good", () => {
