@@ -18,9 +18,9 @@ import type { Fact, StoredEvent } from "../events/catalogue.ts";
 import { domainOf } from "../events/projections/queue.ts";
 import { StoreUnavailable, WrongVersion } from "../events/store.ts";
 import type { Change } from "./destination.ts";
+import { DueReader, lineOf } from "./due_reader.ts";
 import { experienceOf } from "./experience.ts";
 import { describe } from "./fault.ts";
-import { before, type Place } from "./line.ts";
 import { type Command, CommandRefused, decide, fold, type Message } from "./message.ts";
 import {
   type Attempted,
@@ -29,11 +29,10 @@ import {
   runAttempt,
 } from "./message_actor.ts";
 import { factsOf, losePatience } from "./patience.ts";
-import type { QueueView, RoutingFacts } from "./ports.ts";
+import type { QueueRow, QueueView, RoutingFacts } from "./ports.ts";
 import {
   type DestinationView,
   type Limits,
-  type Refill,
   Schedule,
   SCHEDULE_SIZE,
   type Waiting,
@@ -52,20 +51,14 @@ export interface DestinationState extends Omit<DestinationView, "down"> {
 /** An attempt that runs longer than this is aborted, milliseconds. */
 export const ATTEMPT_DEADLINE = 3_600_000;
 
-/** Rows read at once. */
+/** Open attempts that are ended at once. */
 const PAGE = 500;
-/** The wall clock may jump, so that the queue is looked at no later than this, milliseconds. */
-const LONGEST_SLEEP = 30_000;
 /** How often a failed store is looked after, milliseconds. */
 const STORE_CHECK = 500;
 /** How often those are looked at who wait for a destination that is down, milliseconds. */
 const PATIENCE_CHECK = 300_000;
 /** After the grace period of a stop: time to record what was aborted, milliseconds. */
 const LAST_WORDS = 5_000;
-
-/** Sorts after every stream id. */
-const LAST_STREAM = "\u{10ffff}";
-const START: Place = { due: Number.MIN_SAFE_INTEGER, stream: "" };
 
 interface Item extends Waiting {
   /** All events of the stream, where they are at hand. */
@@ -76,18 +69,8 @@ export class Supervisor {
   readonly #ports: SupervisorPorts;
   readonly #schedule: Schedule<Item>;
   readonly #running = new Map<string, AbortController>();
-  /** Everything before this place is in the schedule, or was turned away and is remembered. */
-  #cursor: Place = START;
-  /** Places from which lines that were full have to be read again. */
-  #refills: Refill[] = [];
-  #reading = false;
-  /** Something was asked for since the reading began. */
-  #readAgain = false;
-  /** Reading stopped because the schedule is full. */
-  #paused = false;
+  readonly #reader: DueReader;
   #state: "new" | "open" | "blocked" | "stopping" = "new";
-  #wakeAt = Infinity;
-  #cancelWake = () => {};
   #tickAt = Infinity;
   #cancelTick = () => {};
   #cancelPatience = () => {};
@@ -102,6 +85,15 @@ export class Supervisor {
     this.#ports = ports;
     this.#schedule = new Schedule(limits);
     this.#failed = failed;
+    this.#reader = new DueReader(ports, {
+      full: () => this.#schedule.full,
+      offer: (row) => this.#offerRow(row),
+      read: () => this.#pump(),
+      failed: (cause) => {
+        if (cause instanceof StoreUnavailable) this.storeFailed();
+        else failed(cause);
+      },
+    });
   }
 
   /** Attempts running now. */
@@ -139,7 +131,7 @@ export class Supervisor {
     }
     this.#state = "open";
     this.#unsubscribe = this.#ports.store.subscribe((events) => this.#committed(events));
-    this.#read();
+    this.#reader.open();
     this.#keepPatience();
   }
 
@@ -150,7 +142,7 @@ export class Supervisor {
   async stop(grace: number): Promise<void> {
     this.#state = "stopping";
     this.#unsubscribe();
-    this.#cancelWake();
+    this.#reader.close();
     this.#cancelTick();
     this.#cancelPatience();
     await this.#ended(grace);
@@ -175,7 +167,7 @@ export class Supervisor {
           { stream, expectedVersion: state?.version ?? 0, facts },
         ]);
         const message = fold([...events, ...appended])!;
-        if (message.status === "queued") this.#expect({ due: message.due, stream });
+        if (message.status === "queued") this.#reader.expect({ due: message.due, stream });
         return message;
       } catch (cause) {
         if (!(cause instanceof WrongVersion)) throw cause;
@@ -188,6 +180,7 @@ export class Supervisor {
   storeFailed(): void {
     if (this.#state !== "open") return;
     this.#state = "blocked";
+    this.#reader.close();
     this.#ports.log.warn("the store does not take writes; no attempt is started until it does");
     this.#lookAfterStore();
   }
@@ -201,22 +194,21 @@ export class Supervisor {
       if (this.#state !== "blocked") return;
       this.#ports.log.info("the store takes writes again");
       this.#state = "open";
-      this.#cursor = START;
-      this.#refills = [];
-      this.#read();
+      this.#reader.open();
     });
   }
 
   /** Ends attempts that nobody runs; false when the store fails at it. */
   async #finishOpenAttempts(): Promise<boolean> {
     const { view, log } = this.#ports;
+    // Those that could not be ended stay, and that is in the log.
+    const seen = new Set<string>();
     try {
-      for (let last = 0;;) {
-        const rows = await view.attempting(PAGE + this.#running.size);
-        const open = rows.filter((row) => !this.#running.has(row.stream));
-        // No progress means that they could not be ended, and that is in the log.
-        if (open.length === 0 || open.length === last) return true;
-        last = open.length;
+      for (;;) {
+        const rows = await view.attempting(PAGE + this.#running.size + seen.size);
+        const open = rows.filter(({ stream }) => !this.#running.has(stream) && !seen.has(stream));
+        if (open.length === 0) return true;
+        for (const { stream } of open) seen.add(stream);
         await Promise.all(open.map((row) => finishInterrupted(this.#ports, row.stream)));
       }
     } catch (cause) {
@@ -232,31 +224,13 @@ export class Supervisor {
       if (event.type !== "Enqueued" || heldAtOnce(event, events[n + 1])) continue;
       const { stream, data } = event;
       const due = Date.parse(data.due);
-      if (due > now || this.#schedule.full) this.#expect({ due, stream });
+      if (due > now || this.#schedule.full) this.#reader.expect({ due, stream });
       else {
         const { priority = 0 } = data;
         this.#offer({ due, stream, priority, events: [event] }, { ...data, attempt: 1 });
       }
     }
     this.#pump();
-  }
-
-  /** A message is due at a place in the order that reading may have passed already. */
-  #expect(place: Place): void {
-    if (!before(this.#cursor, place)) this.#cursor = { due: place.due, stream: "" };
-    this.#wake(place.due);
-  }
-
-  #wake(at: number): void {
-    if (at >= this.#wakeAt || this.#state !== "open") return;
-    this.#cancelWake();
-    this.#wakeAt = at;
-    const { clock } = this.#ports;
-    const wait = Math.min(Math.max(at - clock.now(), 0), LONGEST_SLEEP);
-    this.#cancelWake = clock.timer(wait, () => {
-      this.#wakeAt = Infinity;
-      this.#read();
-    });
   }
 
   /** Puts a message in line; the name of the line when there was no room. */
@@ -267,6 +241,12 @@ export class Supervisor {
     return this.#schedule.offer(offered, this.#ports.clock.monotonic())
       ? undefined
       : lineOf(offered);
+  }
+
+  #offerRow(row: QueueRow): string | undefined {
+    if (this.#schedule.has(row.stream)) return undefined;
+    const { due, stream, priority } = row;
+    return this.#offer({ due: due!, stream, priority }, factsOf(row));
   }
 
   #destinationOf(facts: RoutingFacts): string {
@@ -327,14 +307,13 @@ export class Supervisor {
     const { experience, why } = experienceOf(attempted);
     const { change, refill } = this.#schedule.ended(item, experience, why, clock.monotonic());
     if (change) this.#tell(item.destination, change);
-    if (refill) {
-      this.#refills.push(refill);
-      this.#read();
+    if (refill) this.#reader.refill(refill);
+    if (message?.status === "queued") {
+      this.#reader.expect({ due: message.due, stream: item.stream });
     }
-    if (message?.status === "queued") this.#expect({ due: message.due, stream: item.stream });
     if (this.#running.size === 0) { for (const ended of this.#idle.splice(0)) ended(); }
     this.#pump();
-    if (this.#paused && this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#read();
+    if (this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#reader.roomAgain();
   }
 
   /** The wall time, as it stands now, of a monotonic one. */
@@ -384,78 +363,6 @@ export class Supervisor {
     }
   }
 
-  /** Reads the queue in due order into the schedule; one reading at a time. */
-  async #read(): Promise<void> {
-    this.#readAgain = true;
-    if (this.#reading) return;
-    this.#reading = true;
-    try {
-      while (this.#state === "open" && this.#readAgain) {
-        this.#readAgain = false;
-        await this.#readAll();
-      }
-    } catch (cause) {
-      if (cause instanceof StoreUnavailable) this.storeFailed();
-      else this.#failed(cause);
-    } finally {
-      this.#reading = false;
-    }
-  }
-
-  async #readAll(): Promise<void> {
-    const { view, clock } = this.#ports;
-    for (let more = true; more || this.#refills.length > 0;) {
-      this.#paused = this.#schedule.full;
-      if (this.#paused || this.#state !== "open") return;
-      const refill = this.#refills.pop();
-      if (refill) await this.#readLine(refill);
-      else more = await this.#readOn();
-    }
-    const due = await view.nextDue(clock.now());
-    if (due !== undefined) this.#wake(due);
-  }
-
-  /** Reads a page from the cursor on; false when there is no more that is due. */
-  async #readOn(): Promise<boolean> {
-    const from = this.#cursor;
-    const { rows } = await this.#offerPage(from);
-    if (this.#cursor !== from) return true; // `#expect` has moved it back meanwhile: it stands
-    this.#cursor = rows.at(-1) ?? from;
-    return rows.length === PAGE;
-  }
-
-  /** Reads on where a full line turned messages away, until it is full again or nothing is due. */
-  async #readLine(refill: Refill): Promise<void> {
-    const { from } = refill;
-    // What stands at the place itself was turned away: start just before it.
-    let after: Place = { due: from.due - 1, stream: LAST_STREAM };
-    for (;;) {
-      const { rows, turnedAway } = await this.#offerPage(after);
-      if (rows.length < PAGE || turnedAway.has(lineOf(refill))) return;
-      after = rows.at(-1)!;
-      if (this.#state !== "open") return;
-      if (this.#schedule.full) {
-        this.#refills.push({ ...refill, from: after });
-        return;
-      }
-    }
-  }
-
-  /** Offers the rows that are due after a place; says which lines had no room for some. */
-  async #offerPage(after: Place): Promise<{ rows: Place[]; turnedAway: Set<string> }> {
-    const { view, clock } = this.#ports;
-    const rows = await view.due(clock.now(), PAGE, after);
-    const turnedAway = new Set<string>();
-    for (const row of rows) {
-      if (this.#schedule.has(row.stream)) continue;
-      const item = { due: row.due!, stream: row.stream, priority: row.priority };
-      const refused = this.#offer(item, factsOf(row));
-      if (refused !== undefined) turnedAway.add(refused);
-    }
-    this.#pump();
-    return { rows: rows.map((row) => ({ due: row.due!, stream: row.stream })), turnedAway };
-  }
-
   #ended(within: number): Promise<void> {
     if (this.#running.size === 0) return Promise.resolve();
     return new Promise((resolve) => {
@@ -471,6 +378,3 @@ export class Supervisor {
 /** A hold rule held the message in the append that enqueued it. */
 const heldAtOnce = ({ stream }: StoredEvent, next: StoredEvent | undefined): boolean =>
   next?.type === "Held" && next.stream === stream;
-
-const lineOf = ({ destination, owner }: { destination: string; owner: string }): string =>
-  `${destination}\n${owner}`;

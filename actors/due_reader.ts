@@ -1,0 +1,168 @@
+/**
+ * Reads what is due out of the queue projection, in due order, a page at a time.
+ *
+ * It remembers how far it has read. Where a line of the schedule is full, it goes on without it,
+ * and reads that line on from where it was turned away once there is room. One timer wakes it at
+ * the earliest due time there is.
+ */
+import { before, type Place } from "./line.ts";
+import type { Clock, QueueRow, QueueView } from "./ports.ts";
+import type { Refill } from "./schedule.ts";
+
+/** Rows read at once. */
+const PAGE = 500;
+/** The wall clock may jump, so the queue is looked at no later than this, milliseconds. */
+const LONGEST_SLEEP = 30_000;
+
+/** Sorts after every stream id. */
+const LAST_STREAM = "\u{10ffff}";
+const START: Place = { due: Number.MIN_SAFE_INTEGER, stream: "" };
+
+/** Where the rows go. */
+export interface Reading {
+  /** No more is to be read until `roomAgain`. */
+  full(): boolean;
+  /** Takes a row; the name of its line when that is full (the schedule remembers the place). */
+  offer(row: QueueRow): string | undefined;
+  /** A page was offered. */
+  read(): void;
+  /** Reading ended with this. It goes on when it is opened again. */
+  failed(cause: unknown): void;
+}
+
+export const lineOf = ({ destination, owner }: { destination: string; owner: string }): string =>
+  `${destination}\n${owner}`;
+
+export class DueReader {
+  readonly #ports: { readonly clock: Clock; readonly view: QueueView };
+  readonly #into: Reading;
+  #open = false;
+  /** Everything before this place was offered, or was turned away and is remembered. */
+  #cursor: Place = START;
+  /** Lines that have to be read on. */
+  #refills: Refill[] = [];
+  #reading = false;
+  /** Something was asked for since the reading began. */
+  #again = false;
+  /** Reading stopped because there was no room. */
+  #paused = false;
+  #wakeAt = Infinity;
+  #cancelWake = () => {};
+
+  constructor(ports: { readonly clock: Clock; readonly view: QueueView }, into: Reading) {
+    this.#ports = ports;
+    this.#into = into;
+  }
+
+  /** Reads from the beginning, and from then on whatever becomes due. */
+  open(): void {
+    this.#open = true;
+    this.#cursor = START;
+    this.#refills = [];
+    void this.#read();
+  }
+
+  close(): void {
+    this.#open = false;
+    this.#cancelWake();
+    this.#wakeAt = Infinity;
+  }
+
+  /** A message is due at a place in the order that reading may have passed already. */
+  expect(place: Place): void {
+    if (!before(this.#cursor, place)) this.#cursor = { due: place.due, stream: "" };
+    this.#wake(place.due);
+  }
+
+  /** A line is half empty, and has to be read on. */
+  refill(refill: Refill): void {
+    this.#refills.push(refill);
+    void this.#read();
+  }
+
+  /** There is room again, if there was none. */
+  roomAgain(): void {
+    if (this.#paused) void this.#read();
+  }
+
+  #wake(at: number): void {
+    if (at >= this.#wakeAt || !this.#open) return;
+    this.#cancelWake();
+    this.#wakeAt = at;
+    const { clock } = this.#ports;
+    const wait = Math.min(Math.max(at - clock.now(), 0), LONGEST_SLEEP);
+    this.#cancelWake = clock.timer(wait, () => {
+      this.#wakeAt = Infinity;
+      void this.#read();
+    });
+  }
+
+  /** One reading at a time. Never rejects. */
+  async #read(): Promise<void> {
+    this.#again = true;
+    if (this.#reading) return;
+    this.#reading = true;
+    try {
+      while (this.#open && this.#again) {
+        this.#again = false;
+        await this.#readAll();
+      }
+    } catch (cause) {
+      this.#into.failed(cause);
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  async #readAll(): Promise<void> {
+    const { view, clock } = this.#ports;
+    for (let more = true; more || this.#refills.length > 0;) {
+      this.#paused = this.#into.full();
+      if (this.#paused || !this.#open) return;
+      const refill = this.#refills.pop();
+      if (refill) await this.#readLine(refill);
+      else more = await this.#readOn();
+    }
+    const due = await view.nextDue(clock.now());
+    if (due !== undefined) this.#wake(due);
+  }
+
+  /** Reads a page from the cursor on; false when there is no more that is due. */
+  async #readOn(): Promise<boolean> {
+    const from = this.#cursor;
+    const { rows } = await this.#offerPage(from);
+    if (this.#cursor !== from) return true; // `expect` has moved it back meanwhile: it stands
+    this.#cursor = rows.at(-1) ?? from;
+    return rows.length === PAGE;
+  }
+
+  /** Reads a line on until it is full again or nothing is due. */
+  async #readLine(refill: Refill): Promise<void> {
+    const { from } = refill;
+    // What stands at the place itself was turned away: start just before it.
+    let after: Place = { due: from.due - 1, stream: LAST_STREAM };
+    for (;;) {
+      const { rows, turnedAway } = await this.#offerPage(after);
+      if (rows.length < PAGE || turnedAway.has(lineOf(refill))) return;
+      after = rows.at(-1)!;
+      if (!this.#open) return;
+      if (this.#into.full()) {
+        this.#refills.push({ ...refill, from: after });
+        return;
+      }
+    }
+  }
+
+  /** Offers the rows that are due after a place; says which lines had no room for some. */
+  async #offerPage(after: Place): Promise<{ rows: Place[]; turnedAway: Set<string> }> {
+    const { view, clock } = this.#ports;
+    const rows = await view.due(clock.now(), PAGE, after);
+    const turnedAway = new Set<string>();
+    for (const row of rows) {
+      const line = this.#into.offer(row);
+      if (line !== undefined) turnedAway.add(line);
+    }
+    this.#into.read();
+    return { rows: rows.map((row) => ({ due: row.due!, stream: row.stream })), turnedAway };
+  }
+}
