@@ -17,7 +17,13 @@ import { checkDatabase, THOROUGH } from "./database_check.ts";
 import { messageOf } from "./decode.ts";
 import { examineBodies, repairBodies } from "./doctor/bodies.ts";
 import { FROM_BACKUP, type Report } from "./doctor/finding.ts";
-import { examineFolder, examineKeys, haveDatabase, repairFolder } from "./doctor/folder.ts";
+import {
+  examineFolder,
+  examineKeys,
+  haveDatabase,
+  type OtherFiles,
+  repairFolder,
+} from "./doctor/folder.ts";
 import { examineProjection, inStep, repairProjection } from "./doctor/projections.ts";
 import { Scratch } from "./doctor/scratch.ts";
 import { type BeginFold, examineLog, examineStreams, type LogSize } from "./doctor/streams.ts";
@@ -28,6 +34,8 @@ import { SqliteEngine } from "./sqlite_engine.ts";
 export interface DoctorOptions {
   /** What accepts or refuses the events of a stream: the fold of whoever writes them. */
   readonly beginFold: BeginFold;
+  /** What else lies in the folder. */
+  readonly others: OtherFiles;
   /** Told of everything that is found. */
   readonly report: Report;
 }
@@ -55,7 +63,7 @@ export async function examine(dataDir: string, options: DoctorOptions): Promise<
 export async function repair(dataDir: string, options: DoctorOptions): Promise<Examined> {
   const unlock = await takeFolder(dataDir);
   try {
-    await repairFolder(dataDir);
+    await repairFolder(dataDir, options.others);
     await new Examination(dataDir, { ...options, report: () => {} }).run(true);
     return await new Examination(dataDir, options).run(false);
   } finally {
@@ -82,7 +90,7 @@ class Examination {
   }
 
   async run(repairing: boolean): Promise<Examined> {
-    await examineFolder(this.dataDir, this.#report);
+    await examineFolder(this.dataDir, this.options.others, this.#report);
     if (!await this.#examineDatabase(repairing)) return undefined;
     const scratch = await Scratch.make();
     let engine: SqliteEngine | undefined;

@@ -15,14 +15,32 @@ const LITTLE_ROOM = 128 * 1024 * 1024;
 const SECRETS = ["postledger.db", "postledger.db-wal", "postledger.db-shm", "checkpoint.key"];
 /** Scratch names: of a key that is being written, of a copy that is being made. */
 const LEFTOVER = /^(checkpoint\.(key|pub)\.new|backup-[0-9a-f-]+|postledger\.db-journal)$/;
-const EXPECTED = new Set([...SECRETS, "checkpoint.pub", "api-token", "serve.lock", "bodies"]);
+const OTHERS = ["checkpoint.pub", "serve.lock", "bodies"];
 
-export async function examineFolder(dataDir: string, report: Report): Promise<void> {
+/** Files in the folder that are not the store's, and are known to whoever runs the doctor. */
+export interface OtherFiles {
+  /** Nobody but the owner may read these. */
+  readonly secret: readonly string[];
+  readonly open: readonly string[];
+}
+
+export async function examineFolder(
+  dataDir: string,
+  others: OtherFiles,
+  report: Report,
+): Promise<void> {
   const folder = await Deno.stat(dataDir);
+  const expected = new Set([...SECRETS, ...OTHERS, ...others.secret, ...others.open]);
   for (const path of [dataDir, bodiesPath(dataDir), ...SECRETS.map((n) => `${dataDir}/${n}`)]) {
     await examineMode(path, report);
   }
-  await examineToken(`${dataDir}/api-token`, report);
+  for (const name of others.secret) {
+    await examineMode(
+      `${dataDir}/${name}`,
+      report,
+      "others may have read the secrets in it: replace them",
+    );
+  }
   for await (const { name, isDirectory } of Deno.readDir(dataDir)) {
     const path = `${dataDir}/${name}`;
     const { uid } = await Deno.lstat(path);
@@ -43,7 +61,7 @@ export async function examineFolder(dataDir: string, report: Report): Promise<vo
         means: "it takes room and nothing else",
         repair: "remove it",
       });
-    } else if (!EXPECTED.has(name)) {
+    } else if (!expected.has(name)) {
       report({
         kind: "folder",
         where: path,
@@ -56,29 +74,21 @@ export async function examineFolder(dataDir: string, report: Report): Promise<vo
   examineSpace(dataDir, report);
 }
 
-async function examineMode(path: string, report: Report): Promise<void> {
+async function examineMode(
+  path: string,
+  report: Report,
+  means = path.endsWith(".key")
+    ? "whoever read it can sign checkpoints; treat its signatures as void if somebody did"
+    : "mail, and what happened to it, can be read by others on this machine",
+): Promise<void> {
   const mode = await modeOf(path);
   if (mode === undefined || (mode & 0o077) === 0) return;
   report({
     kind: "folder",
     where: path,
     what: `has mode ${mode.toString(8)}: others can get at it`,
-    means: path.endsWith(".key")
-      ? "whoever read it can sign checkpoints; treat its signatures as void if somebody did"
-      : "mail, and what happened to it, can be read by others on this machine",
+    means,
     repair: "take the rights of group and others away",
-  });
-}
-
-async function examineToken(path: string, report: Report): Promise<void> {
-  const mode = await modeOf(path);
-  if (mode === undefined || (mode & 0o077) === 0) return;
-  report({
-    kind: "folder",
-    where: path,
-    what: `has mode ${mode.toString(8)}: others may have read the token`,
-    means: "the server does not start with it; whoever has it can operate the queue",
-    remedy: "remove it; a new one is made at the next start",
   });
 }
 
@@ -144,8 +154,9 @@ function examineSpace(dataDir: string, report: Report): void {
 }
 
 /** Closes what others can read, removes what was left behind, writes the public key anew. */
-export async function repairFolder(dataDir: string): Promise<void> {
-  for (const path of [dataDir, bodiesPath(dataDir), ...SECRETS.map((n) => `${dataDir}/${n}`)]) {
+export async function repairFolder(dataDir: string, others: OtherFiles): Promise<void> {
+  const secrets = [...SECRETS, ...others.secret].map((name) => `${dataDir}/${name}`);
+  for (const path of [dataDir, bodiesPath(dataDir), ...secrets]) {
     const mode = await modeOf(path);
     if (mode !== undefined && (mode & 0o077) !== 0) await Deno.chmod(path, mode & 0o700);
   }

@@ -87,7 +87,8 @@ class StreamExamination {
       decoded = decode(event);
     } catch (cause) {
       const means = "a newer version wrote it, or it was changed behind our back";
-      return this.#break(event, messageOf(cause), means);
+      const what = messageOf(cause).replace(/^stream \S+, version \d+: /, ""); // said by `where`
+      return this.#break(event, what, means);
     }
     this.#quarantined = decoded.type === "Held" && decoded.data.why.startsWith("quarantined");
     if (this.#broken) return;

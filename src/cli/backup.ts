@@ -3,7 +3,7 @@
  * not. Unpacked into an empty folder it is a data folder again.
  */
 import { backUp } from "../../events/backup.ts";
-import { TOKEN_FILE } from "../http/api_token.ts";
+import { SECRET_FILES } from "../data_files.ts";
 import { type Command, DATA_OPTIONS, processTerminal, runCommand, UsageError } from "./command.ts";
 import { dataFolderOf } from "./data.ts";
 import { octets, type Terminal, visible } from "./terminal.ts";
@@ -24,7 +24,7 @@ const command: Command = {
     if (file === undefined) throw new UsageError("the name of the backup file is missing");
     const done = await backUp(dataFolderOf(parsed), file, {
       force: parsed.has("force"),
-      also: [TOKEN_FILE],
+      also: SECRET_FILES,
     });
     terminal.out(
       `${visible(file)}: ${

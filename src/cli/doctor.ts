@@ -4,14 +4,14 @@
  *
  *   0  nothing is wrong    1  something is (still, after --repair)    2  bad option or config
  */
-import { evolveAdmission } from "../../actors/admission.ts";
-import { ADMISSION_STREAM, type AdmissionState } from "../../actors/admission.ts";
+import { ADMISSION_STREAM, type AdmissionState, evolveAdmission } from "../../actors/admission.ts";
 import { evolve, type Message } from "../../actors/message.ts";
 import type { StoredEvent } from "../../events/catalogue.ts";
 import { examine, type Examined, repair } from "../../events/doctor.ts";
 import type { DoctorFinding } from "../../events/doctor/finding.ts";
 import type { BeginFold } from "../../events/doctor/streams.ts";
 import { type Command, DATA_OPTIONS, JSON_OPTION, processTerminal, runCommand } from "./command.ts";
+import { RUN_FILES, SECRET_FILES } from "../data_files.ts";
 import { dataFolderOf } from "./data.ts";
 import { json, type Terminal, visible } from "./terminal.ts";
 
@@ -43,7 +43,11 @@ const command: Command = {
       else terminal.out(findingLines(finding));
     };
     const act = parsed.has("repair") ? repair : examine;
-    const examined = await act(dataFolderOf(parsed), { beginFold, report });
+    const examined = await act(dataFolderOf(parsed), {
+      beginFold,
+      others: { secret: SECRET_FILES, open: RUN_FILES },
+      report,
+    });
     if (asJson) terminal.out(json({ ok: found === 0, found, notes, examined, findings: kept }));
     else terminal.out(summary(found, notes, examined));
     return found === 0 ? 0 : 1;

@@ -57,7 +57,8 @@ describe("a backup", () => {
   const diagnose = async (dataDir: string): Promise<DoctorFinding[]> => {
     const found: DoctorFinding[] = [];
     const report = (finding: DoctorFinding) => void (finding.note || found.push(finding));
-    await examine(dataDir, { beginFold: () => () => {}, report });
+    const others = { secret: ["api-token"], open: [] };
+    await examine(dataDir, { beginFold: () => () => {}, others, report });
     return found;
   };
 
