@@ -54,8 +54,14 @@ function when(time: string | null, now: number): string | null {
   return `${time}, ${wait > 0 ? `in ${duration(wait)}` : "due"}`;
 }
 
-function needs({ has8bit, smtputf8, requireTLS }: MessageDetailJson["envelope"]): string | null {
-  const all = [has8bit && "8BITMIME", smtputf8 && "SMTPUTF8", requireTLS && "REQUIRETLS"];
+function needs(envelope: MessageDetailJson["envelope"]): string | null {
+  const { has8bit, smtputf8, requireTLS, tlsOptional } = envelope;
+  const all = [
+    has8bit && "8BITMIME",
+    smtputf8 && "SMTPUTF8",
+    requireTLS && "REQUIRETLS",
+    tlsOptional && "TLS-Required: No",
+  ];
   return all.filter(Boolean).join(", ") || null;
 }
 

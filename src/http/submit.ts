@@ -316,6 +316,7 @@ class Door {
       has8bit: taken.has8bit,
       smtputf8: taken.internationalized || ![mailFrom, ...recipients].every(isAscii),
       requireTLS,
+      ...(taken.tlsOptional ? { tlsOptional: true } : {}),
       source: {
         kind: "http",
         listener: this.ports.listener,

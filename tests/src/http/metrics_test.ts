@@ -145,6 +145,61 @@ describe("metrics", () => {
     assert.deepEqual(await samples("reports"), ['reports_total{kind="failed"} 1']);
   });
 
+  it("count DNSSEC, DANE and the ladder", async () => {
+    const gathered = (data: Partial<EventData<"TLSAGathered">>): Fact => ({
+      type: "TLSAGathered",
+      data: {
+        host: "mx.example.net",
+        expanded: "mx.example.net",
+        dnssec: { host: "secure", expanded: "secure" },
+        addresses: ["192.0.2.1"],
+        dualStack: false,
+        tlsa: "none",
+        records: [],
+        daneRequired: false,
+        verdict: "try",
+        tlsMode: "opportunistic",
+        verifiedBy: "none",
+        names: [],
+        why: [],
+        ...data,
+      },
+    });
+    await append(
+      enqueued(),
+      started(1),
+      {
+        type: "DestinationsResolved",
+        data: {
+          nextHop: "example.net",
+          expanded: "example.net",
+          dnssec: { nextHop: "secure", expanded: "secure" },
+          by: "mx",
+          hosts: [],
+        },
+      },
+      gathered({}),
+      gathered({ tlsa: "records", daneRequired: true }),
+      gathered({ tlsa: "records" }),
+      gathered({ tlsa: "failed", verdict: "fail" }),
+      tried({ verifiedBy: "dane" }),
+      tried({ fallback: true, tlsMode: "none" }),
+      {
+        type: "Failed",
+        data: { permanent: true, result: "error", reason: "REQUIRETLS", enhanced: "5.7.30" },
+      },
+    );
+    assert.deepEqual(await samples("security"), [
+      'security_total{what="destination-authentic"} 1',
+      'security_total{what="dane-required"} 1',
+      'security_total{what="dane-verified"} 1',
+      'security_total{what="dane-only-unusable"} 1',
+      'security_total{what="tlsa-lookup-error"} 1',
+      'security_total{what="plaintext-fallback"} 1',
+      'security_total{what="requiretls-not-met"} 1',
+    ]);
+  });
+
   it("know commits, and whether the store takes them", async () => {
     await append(enqueued(), started(1));
     assert.deepEqual(await samples("commit_events"), [

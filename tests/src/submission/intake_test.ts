@@ -122,6 +122,25 @@ describe("Intake", () => {
     assert.ok(has8bit && internationalized);
   });
 
+  it("reads TLS-Required: No (RFC 8689, section 5), and nothing else in its place", async () => {
+    const rows: [string, boolean][] = [
+      ["TLS-Required: No\r\n", true],
+      ["tls-required:no\r\n", true],
+      ["TLS-Required: (as asked) No (really)\r\n", true],
+      ["TLS-Required:\r\n No\r\n", true],
+      ["TLS-Required: Yes\r\n", false],
+      ["TLS-Required: No, please\r\n", false],
+      ["TLS-Required: No\r\nTLS-Required: No\r\n", false],
+      ["X-TLS-Required: No\r\n", false],
+      [`TLS-Required: (${"long ".repeat(99)}) No\r\n`, false],
+      ["", false],
+    ];
+    for (const [field, expected] of rows) {
+      const { tlsOptional } = await take(`Subject: x\r\n${field}\r\nTLS-Required: No\r\n`);
+      assert.equal(tlsOptional, expected, field);
+    }
+  });
+
   it("knows a Message-ID only if it is of use", async () => {
     const ids: [value: string, id: string | null][] = [
       [" <a@b> (comment)", "<a@b>"],
