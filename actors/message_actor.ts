@@ -419,6 +419,7 @@ export async function finishInterrupted(
     ports.log.info(INTERRUPTED, { stream, attempt: state.attempts });
   } catch (cause) {
     if (cause instanceof StoreUnavailable) throw cause;
+    if (cause instanceof WrongVersion) return; // its actor ended it after all
     await quarantine(ports, stream, cause);
   }
 }
