@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { StoredEventOf } from "../../events/catalogue.ts";
-import { StoreUnavailable } from "../../events/store.ts";
+import { type EventStore, StoreUnavailable } from "../../events/store.ts";
 import { LINE_LENGTH } from "../../actors/line.ts";
-import { runAttempt } from "../../actors/message_actor.ts";
+import { finishInterrupted, runAttempt } from "../../actors/message_actor.ts";
 import { ABORT_GRACE } from "../../actors/waiting.ts";
 import { CommandRefused, INTERRUPTED } from "../../actors/message.ts";
 import { ATTEMPT_DEADLINE } from "../../actors/supervisor.ts";
@@ -259,6 +259,27 @@ describe("the supervisor", () => {
     assert.deepEqual([data.permanent, data.reason], [false, INTERRUPTED]);
     await queue.clock.advance(8 * MINUTE);
     await queue.untilState(stream, "delivered");
+  });
+
+  it("leaves an attempt to its actor where that ends it after all", async () => {
+    queue.script = () => Promise.resolve(refused(false));
+    await queue.supervisor.start();
+    const stream = await queue.submit();
+    await queue.until(() => queue.jobs.length === 1 && queue.supervisor.running === 0);
+    const events = await queue.events(stream);
+    const before = events.slice(0, events.findIndex(({ type }) => type === "Failed"));
+    const { store } = queue.opened;
+    const { clock, log } = queue;
+    await finishInterrupted({
+      clock,
+      log,
+      store: {
+        ...store,
+        readStream: () => Promise.resolve(before),
+        append: (appends) => store.append(appends),
+      } as EventStore,
+    }, stream);
+    assert.deepEqual(await queue.events(stream), events);
   });
 
   it("quarantines a stream that no fold accepts, and goes on with the others", async () => {
