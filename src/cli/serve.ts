@@ -11,6 +11,7 @@
 import { loadConfig } from "../config/load.ts";
 import { ConfigError } from "../config/problems.ts";
 import type { Config } from "../config/types.ts";
+import { forbiddenCommands } from "../delivery/credentials.ts";
 import { Queue } from "../main.ts";
 import { ServiceManager } from "../service_manager.ts";
 import { lineLog, systemClock, systemRandom } from "../system.ts";
@@ -78,11 +79,14 @@ export const serve: Command = {
 function configOf(parsed: Parsed): Config {
   const file = parsed.value("config");
   const dataDir = parsed.value("data");
-  return loadConfig({
+  const config = loadConfig({
     env: Deno.env,
     ...(file === undefined ? {} : { file }),
     ...(dataDir === undefined ? {} : { dataDir }),
   });
+  const forbidden = forbiddenCommands(config.transports.values());
+  if (forbidden.length > 0) throw new ConfigError(forbidden);
+  return config;
 }
 
 async function reload(queue: Queue, parsed: Parsed, log: Log): Promise<void> {

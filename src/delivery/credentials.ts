@@ -7,7 +7,8 @@
 import { Buffer } from "node:buffer";
 import { randomBytes } from "node:crypto";
 import type { Clock } from "../../actors/ports.ts";
-import type { AuthConfig } from "../config/types.ts";
+import { formatPath } from "../config/problems.ts";
+import type { AuthConfig, TransportConfig } from "../config/types.ts";
 import { CredentialsUnavailable, type Login } from "../smtp/login.ts";
 import type { ClientCredentials } from "../smtp/sasl/client.ts";
 import { remembering } from "../smtp/sasl/scram.ts";
@@ -80,6 +81,23 @@ export function loginOf(
   };
 }
 
+/** A line for each `token_command` that this process may not run: to be said before it is needed. */
+export function forbiddenCommands(transports: Iterable<TransportConfig>): string[] {
+  return [...transports].flatMap((transport): string[] => {
+    if (!("auth" in transport) || transport.auth?.secret.kind !== "token_command") return [];
+    const [program = ""] = transport.auth.secret.argv;
+    if (mayRun(program)) return [];
+    const at = formatPath(["transports", transport.name, "auth", "token_command"]);
+    return [
+      `config: ${at}: this process may not run programs; start it with ` +
+      '"deno task serve:commands", or have the token written to a file and use token_file',
+    ];
+  });
+}
+
+const mayRun = (program: string): boolean =>
+  Deno.permissions.querySync({ name: "run", command: program }).state === "granted";
+
 /** A secret is a line: editors and programs end it with one line end, which is not part of it. */
 const firstLine = (text: string): string => text.split(/\r?\n/, 1)[0]!;
 
@@ -120,9 +138,7 @@ export const systemSecrets: SecretReader = {
   },
   async command([program, ...args], signal) {
     if (program === undefined) throw new Error("the command is empty");
-    if (Deno.permissions.querySync({ name: "run", command: program }).state !== "granted") {
-      throw new Error(`running ${program} is not permitted; start with --allow-run=${program}`);
-    }
+    if (!mayRun(program)) throw new Error("this process may not run programs");
     const child = new Deno.Command(program, {
       args,
       stdin: "null",
