@@ -147,3 +147,9 @@ function schemaOf(db: DatabaseSync): Map<string, string> {
   ).all() as { name: string; sql: string }[];
   return new Map(rows.map(({ name, sql }) => [name, sql]));
 }
+
+/** SQLITE_CORRUPT and SQLITE_NOTADB, with whatever their extended codes add: not a full disk, or a lock. */
+export function isDamage(cause: unknown): boolean {
+  const { errcode } = cause as { errcode?: number };
+  return errcode !== undefined && [11, 26].includes(errcode & 0xff);
+}

@@ -13,7 +13,7 @@
 import type { KeyObject } from "node:crypto";
 import { loadPublicKey, publicKeyPath } from "./checkpoint_key.ts";
 import { databasePath, DataFolderError, lockDataFolder } from "./data_folder.ts";
-import { checkDatabase, THOROUGH } from "./database_check.ts";
+import { checkDatabase, isDamage, THOROUGH } from "./database_check.ts";
 import { messageOf } from "./decode.ts";
 import { examineBodies, repairBodies } from "./doctor/bodies.ts";
 import { FROM_BACKUP, type Report } from "./doctor/finding.ts";
@@ -205,10 +205,4 @@ class Examination {
       return undefined; // reported with the keys
     }
   }
-}
-
-/** SQLITE_CORRUPT and SQLITE_NOTADB, with whatever their extended codes add. */
-function isDamage(cause: unknown): boolean {
-  const { errcode } = cause as { errcode?: number };
-  return errcode !== undefined && [11, 26].includes(errcode & 0xff);
 }

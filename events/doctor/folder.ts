@@ -14,7 +14,7 @@ const LITTLE_ROOM = 128 * 1024 * 1024;
 /** What nobody but the owner may read, beside the folder itself and that of the bodies. */
 const SECRETS = ["postledger.db", "postledger.db-wal", "postledger.db-shm", "checkpoint.key"];
 /** Scratch names: of a key that is being written, of a copy that is being made. */
-const LEFTOVER = /^(checkpoint\.(key|pub)\.new|backup-[0-9a-f-]+|postledger\.db-journal)$/;
+const LEFTOVER = /^(checkpoint\.(key|pub)\.new|(backup|probe)-[0-9a-f-]+|postledger\.db-journal)$/;
 const OTHERS = ["checkpoint.pub", "serve.lock", "bodies"];
 
 /** Files in the folder that are not the store's, and are known to whoever runs the doctor. */
