@@ -77,9 +77,11 @@ export function openSocket(
   });
 }
 
+const NOT_BOUND: ReadonlySet<string> = new Set(["EADDRNOTAVAIL", "EINVAL"]);
+
 /** Words for an address that this machine does not have; the system has none that help. */
 const notOurs = (error: { code?: string; syscall?: string }, local: string | undefined) =>
-  local !== undefined && (error.code === "EADDRNOTAVAIL" || error.syscall === "bind")
+  local !== undefined && (NOT_BOUND.has(error.code ?? "") || error.syscall === "bind")
     ? `local_address ${local} cannot be bound (${error.code}): is it an address of this machine?`
     : undefined;
 

@@ -403,12 +403,12 @@ describe("a smarthost", () => {
     const world = new World([{
       ...PROVIDER,
       auth: undefined!,
-      localAddresses: { ipv4: "192.0.2.99" },
+      localAddresses: { ipv4: "::1" }, // of another family it is as impossible as a foreign one
     }]);
     await world.host("localhost", "192.0.2.1");
     const outcome = failure(await world.attempt("provider", "bob@anywhere.example"));
     assert.equal(outcome.permanent, false);
-    assert.match(outcome.reason, /transport "provider": .*local_address 192\.0\.2\.99 cannot be/);
+    assert.match(outcome.reason, /transport "provider": .*local_address ::1 cannot be/);
     await world.stop();
   });
 });
