@@ -16,7 +16,7 @@ import type { EventStore } from "./ports.ts";
 export const ADMISSION_STREAM = "admission";
 
 /** Rules are asked for every recipient, so there are not many. */
-export const MAX_HOLD_RULES = 1_000;
+export const MAX_HOLD_RULES = 200;
 
 export type HoldFilter = EventData<"HoldRuleAdded">["filter"];
 export type HoldRule = EventData<"HoldRuleAdded"> & { readonly since: string };

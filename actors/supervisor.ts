@@ -37,7 +37,6 @@ import {
   SCHEDULE_SIZE,
   type Waiting,
 } from "./schedule.ts";
-import { pause } from "./waiting.ts";
 
 export interface SupervisorPorts extends MessagePorts {
   readonly view: QueueView;
@@ -122,16 +121,18 @@ export class Supervisor {
     }));
   }
 
-  /** Finishes what a crash left open, then starts what is due. */
+  /**
+   * Finishes what a crash left open, then starts what is due. On a disk that takes no writes that
+   * waits until it does.
+   */
   async start(): Promise<void> {
     if (this.#state !== "new") throw new Error("the supervisor was started before");
-    while (!await this.#finishOpenAttempts()) {
-      await pause(this.#ports.clock, STORE_CHECK, this.#gone.signal);
-      if (this.#gone.signal.aborted) return;
-    }
-    this.#state = "open";
+    const finished = await this.#finishOpenAttempts();
+    if (this.#state !== "new") return; // stopped meanwhile
     this.#unsubscribe = this.#ports.store.subscribe((events) => this.#committed(events));
-    this.#reader.open();
+    this.#state = "open";
+    if (finished) this.#reader.open();
+    else this.storeFailed();
     this.#keepPatience();
   }
 

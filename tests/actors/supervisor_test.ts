@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { StoredEventOf } from "../../events/catalogue.ts";
-import { type EventStore, StoreUnavailable } from "../../events/store.ts";
+import { StoreUnavailable } from "../../events/store.ts";
 import { LINE_LENGTH } from "../../actors/line.ts";
 import { finishInterrupted, runAttempt } from "../../actors/message_actor.ts";
 import { ABORT_GRACE } from "../../actors/waiting.ts";
@@ -274,10 +274,14 @@ describe("the supervisor", () => {
       clock,
       log,
       store: {
-        ...store,
+        append: (appends, bodies) => store.append(appends, bodies),
         readStream: () => Promise.resolve(before),
-        append: (appends) => store.append(appends),
-      } as EventStore,
+        version: (of) => store.version(of),
+        readAll: (after, limit) => store.readAll(after, limit),
+        head: () => store.head(),
+        subscribe: (listener) => store.subscribe(listener),
+        health: () => store.health(),
+      },
     }, stream);
     assert.deepEqual(await queue.events(stream), events);
   });
@@ -316,6 +320,24 @@ describe("the supervisor", () => {
     queue.diskFull = false;
     await queue.clock.advance(1_000);
     await queue.untilState(stream, "delivered");
+  });
+
+  it("starts on a full disk, and finishes what a crash left open when there is room", async () => {
+    queue.script = () => new Promise(() => {});
+    await queue.supervisor.start();
+    const stream = await queue.submit();
+    await queue.untilState(stream, "attempting");
+    await queue.opened.close();
+    await queue.open();
+    queue.script = () => Promise.resolve(delivered);
+    queue.diskFull = true;
+    await queue.supervisor.start();
+    await queue.clock.advance(10 * MINUTE);
+    assert.equal((await queue.opened.view.get(stream))?.state, "attempting");
+    queue.diskFull = false;
+    await queue.clock.advance(10_000);
+    await queue.untilState(stream, "delivered");
+    assert.equal((await last(stream, "Failed")).data.reason, INTERRUPTED);
   });
 
   it("keeps the outcome of a delivery until the disk takes it", async () => {
