@@ -89,7 +89,8 @@ async function underTrouble(
       await trial.server.kill();
       await trial.server.spawn();
       pid = trial.server.pid;
-      await sleep(2_000); // it may not open its doors before it can write, but it must not give up
+      await trial.server.ready();
+      await refusesMail(trial);
     }
     const others = [...trial.refused.keys()].filter((code) => code !== 452);
     await trouble.end();
