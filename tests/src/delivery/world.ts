@@ -18,7 +18,7 @@ import {
   type RecordType,
   type Resolver,
 } from "../../../src/ports.ts";
-import type { Timeouts } from "../../../src/smtp/client.ts";
+import type { Timeouts } from "../../../src/smtp/timeouts.ts";
 import { Sessions } from "../../../src/smtp/sessions.ts";
 import { bodyOf, MESSAGE, octets, realClock } from "../smtp/harness.ts";
 import { type Script, ScriptedServer } from "../smtp/scripted_server.ts";

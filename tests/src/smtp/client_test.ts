@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { afterEach, describe, it } from "@std/testing/bdd";
 import fc from "fast-check";
 import { SocketDialer } from "../../../src/delivery/dialer.ts";
-import { ClientSession, type SessionOptions, type Timeouts } from "../../../src/smtp/client.ts";
+import { ClientSession, type SessionOptions } from "../../../src/smtp/client.ts";
+import type { Timeouts } from "../../../src/smtp/timeouts.ts";
 import {
   MAX_TRANSCRIPT_LINE,
   MAX_TRANSCRIPT_LINES,
