@@ -11,7 +11,7 @@ export class DataFolderError extends Error {
 export const databasePath = (dataDir: string): string => `${dataDir}/postledger.db`;
 export const bodiesPath = (dataDir: string): string => `${dataDir}/bodies`;
 export const keyPath = (dataDir: string): string => `${dataDir}/checkpoint.key`;
-const lockPath = (dataDir: string): string => `${dataDir}/serve.lock`;
+export const lockPath = (dataDir: string): string => `${dataDir}/serve.lock`;
 
 /** Makes the folder and, in it, that of the bodies. What is there already stays as it is. */
 export async function makeDataFolder(dataDir: string): Promise<void> {

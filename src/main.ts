@@ -10,7 +10,7 @@
  * The configuration can be replaced while it runs. Routes, transports, retries and limits apply to
  * the next attempt; listeners are opened anew where they changed; the data folder stays.
  */
-import { Admission, said } from "../actors/admission.ts";
+import { Admission } from "../actors/admission.ts";
 import type { Clock, Delivery, Ids, Log, Random, Router } from "../actors/ports.ts";
 import type { Command, Message } from "../actors/message.ts";
 import { QueueSubmitter } from "../actors/submitter.ts";
@@ -96,6 +96,7 @@ export class Queue {
     const metrics = new Metrics();
     const opened = await openStore({
       dataDir: config.dataDir,
+      commitThread: true,
       clock,
       onCommit: metrics.onCommit,
       onListenerError: (error) =>
@@ -365,6 +366,7 @@ export class Queue {
           clock,
           hostname: this.#config.hostname,
           listener: config.name,
+          accounts: { get: (account) => this.#accounts.get(account), gate: this.#gate },
           idempotent: (account, key) => row(idempotencyProjection, idempotencyId(account, key)),
           act: (stream, command) => this.act(stream, command),
           transports: () => [...this.#config.transports.keys()],
@@ -387,8 +389,7 @@ export class Queue {
 
   #readiness(): Readiness {
     if (this.#stopping) return { ok: false, why: "shutting down" };
-    const { paused } = this.#admission.state;
-    if (paused) return { ok: false, why: `no new mail is taken, ${said(paused)}` };
+    if (this.#admission.state.paused) return { ok: false, why: "no new mail is taken for now" };
     const health = this.#opened.store.health();
     return health.ok
       ? { ok: true }

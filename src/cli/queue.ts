@@ -1,6 +1,6 @@
 /**
- * `deno task queue list|show`: what is in the queue, and one message with its history.
- * Reads the data folder, of a running server or not, and changes nothing.
+ * `deno task queue`: `list` and `show` read the data folder, of a running queue or not, and change
+ * nothing; the acts of operators ask the running queue (queue_acts.ts, queue_rules.ts).
  */
 import { FINAL_STATES, QUEUE_SORTS, type QueueRow } from "../../events/projections/queue.ts";
 import { messageDetailJson, messageJson } from "../http/message_json.ts";
@@ -15,6 +15,8 @@ import {
 } from "./command.ts";
 import { filterOf, filterOptions, messageId, noSuchMessage, withReader } from "./data.ts";
 import { messageStory } from "./message_story.ts";
+import { acts } from "./queue_acts.ts";
+import { rules } from "./queue_rules.ts";
 import { address, type Column, duration, json, octets, table, type Terminal } from "./terminal.ts";
 
 const COLUMNS: readonly Column[] = [
@@ -123,6 +125,6 @@ const show: Command = {
 };
 
 export const run = (args: readonly string[], terminal: Terminal): Promise<number> =>
-  runOneOf("queue", { list, show }, args, terminal);
+  runOneOf("queue", { list, show, ...acts, ...rules }, args, terminal);
 
 if (import.meta.main) Deno.exit(await run(Deno.args, processTerminal));

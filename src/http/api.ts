@@ -42,7 +42,7 @@ export function operations(ports: ApiPorts, limits: BodyLimits): Operation[] {
     ...actOperations(ports, held),
     ...admissionOperations(ports, held),
   ];
-  let document: Record<string, unknown>;
+  let document: Record<string, unknown> | undefined;
   all.push({
     id: "describe",
     method: "get",
@@ -50,9 +50,8 @@ export function operations(ports: ApiPorts, limits: BodyLimits): Operation[] {
     about: "This document.",
     answer: { status: 200, about: "OpenAPI 3.1.", schema: z.looseObject({ openapi: z.string() }) },
     problems: [],
-    handle: () => Promise.resolve({ status: 200, body: document }),
+    handle: () => Promise.resolve({ status: 200, body: document ??= openApi(all) }),
   });
-  document = openApi(all);
   return all;
 }
 

@@ -35,8 +35,9 @@ export const DEFAULT_BODY_LIMITS: BodyLimits = {
 export const mediaType = (request: Request): string =>
   (request.headers.get("content-type") ?? "").split(";")[0]!.trim().toLowerCase();
 
-export const hasContent = (request: Request): boolean =>
-  Number(request.headers.get("content-length") ?? 0) !== 0 || request.body !== null;
+/** Whether a request announces content (RFC 9112, section 6.3). */
+export const hasContent = ({ headers }: Request): boolean =>
+  Number(headers.get("content-length") ?? 0) !== 0 || headers.has("transfer-encoding");
 
 export const unsupportedMedia = (takes: readonly string[]): RequestProblem =>
   new RequestProblem({

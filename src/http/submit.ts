@@ -384,7 +384,8 @@ function address(parameter: string, text: string): string {
 
 /** What a way in says in terms of SMTP, in terms of HTTP. */
 function problemFor(error: unknown): unknown {
-  if (error instanceof IntakeIsPaused) return unavailable(error.message, 60);
+  // Who paused it, and why, is not for everybody who may submit.
+  if (error instanceof IntakeIsPaused) return unavailable("no new mail is taken for now", 60);
   if (error instanceof StoreUnavailable) {
     return unavailable("the message cannot be stored now; nothing was enqueued");
   }
