@@ -75,9 +75,14 @@ function recordLine(record: EventData<"TLSAGathered">["records"][number]): strin
 
 /** What vouched for the certificate of a session with TLS. */
 export function proofOf(
-  { verifiedBy, proof, testing }: Pick<EventData<"HostTried">, "verifiedBy" | "proof" | "testing">,
+  { tlsMode, verifiedBy, proof, testing }: Pick<
+    EventData<"HostTried">,
+    "tlsMode" | "verifiedBy" | "proof" | "testing"
+  >,
 ): string {
-  const by = `verified by ${verifiedBy}${proof === undefined ? "" : `: ${proof}`}`;
+  const by = tlsMode === "verified" && verifiedBy === "none"
+    ? "and it was not"
+    : `verified by ${verifiedBy}${proof === undefined ? "" : `: ${proof}`}`;
   if (!testing) return by;
   return `${by}; MTA-STS in testing would ${testing.ok ? "accept" : "refuse"}: ${testing.detail}`;
 }
