@@ -231,6 +231,11 @@ describe("DSN: a delay", () => {
     const text = mail.text?.replace(/\s+/g, " ") ?? "";
     assert.match(text, /after 5 attempts\. It is tried again until Fri, 06 Mar 2026/);
   });
+
+  it("does not send back whole what was sent with REQUIRETLS (RFC 8689)", async () => {
+    const { parts } = await compose({ message: { dsn: { ret: "FULL" }, requireTLS: true } });
+    assert.equal(parts[2]?.type, "text/rfc822-headers");
+  });
 });
 
 describe("DSN: the original", () => {
