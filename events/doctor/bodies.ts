@@ -33,26 +33,27 @@ export async function examineBodies(
   const dir = bodiesPath(dataDir);
   for (const { needed, kept } of pairs(db)) {
     const sha256 = (needed?.body ?? kept?.sha256)!;
-    const where = `body ${sha256}${needed ? `, message ${messagesWith(db, sha256)}` : ""}`;
+    // Looked up only for what is wrong: there is no index by body.
+    const named = () => `body ${sha256}${needed ? `, message ${messagesWith(db, sha256)}` : ""}`;
     if (!kept) {
-      report({ kind: "body", where, what: "is missing", means: HELD, remedy: REMEDY });
+      report({ kind: "body", where: named(), what: "is missing", means: HELD, remedy: REMEDY });
       continue;
     }
     const wrong = needed && await damage(kept, `${dir}/${sha256.slice(0, 2)}/${sha256}`);
-    if (wrong) report({ kind: "body", where, what: wrong, means: HELD, remedy: REMEDY });
+    if (wrong) report({ kind: "body", where: named(), what: wrong, means: HELD, remedy: REMEDY });
     if (kept.uses === (needed?.n ?? 0)) {
       if (needed) continue;
     } else if (needed) {
       report({
         kind: "counter",
-        where,
+        where: `body ${sha256}`,
         what: `is counted as needed by ${kept.uses} messages, it is by ${needed.n}`,
         means: "it is dropped too early, or never",
         repair: "count anew",
       });
       continue;
     }
-    reportUnneeded(where, sure, report);
+    reportUnneeded(`body ${sha256}`, sure, report);
   }
   await examineFiles(db, dir, report);
 }
@@ -167,7 +168,7 @@ function* pairs(db: DatabaseSync): Generator<{ needed?: Needed; kept?: Kept }> {
 }
 
 /** The first messages that need a body, for the operator. */
-export function messagesWith(db: DatabaseSync, sha256: string): string {
+function messagesWith(db: DatabaseSync, sha256: string): string {
   const rows = db.prepare("SELECT stream FROM queue WHERE body = ? ORDER BY stream LIMIT 4")
     .all(sha256) as { stream: string }[];
   const names = rows.slice(0, 3).map(({ stream }) => stream).join(", ");
