@@ -163,7 +163,12 @@ function cellsOf(event: StoredEvent): Cells {
       return { text: `${event.data.kind}: ${event.data.dsn ?? event.data.notSent ?? ""}` };
     case "Held":
     case "Cancelled":
+    case "IntakePaused":
+    case "IntakeResumed":
       return { who: event.data.who, text: event.data.why };
+    case "HoldRuleAdded":
+    case "HoldRuleRemoved":
+      return { who: event.data.who, text: `rule ${event.data.id}: ${event.data.why}` };
     case "Released":
     case "Rescheduled":
       return { who: event.data.who, text: event.data.why, next: event.data.due };

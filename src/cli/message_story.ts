@@ -22,6 +22,7 @@ export function messageStory(message: MessageDetailJson, now: number, final: boo
       ["dsn", dsn(envelope.dsn)],
       ["priority", envelope.priority === undefined ? null : String(envelope.priority)],
       ["submission", message.submission],
+      ["metadata", metadata(envelope.metadata)],
       ["came in", `${message.created}, ${ago(message.created, now)}, ${origin(envelope.source)}`],
       ["attempts", String(message.attempts)],
       ["next", final ? null : when(message.nextAttempt, now)],
@@ -64,6 +65,9 @@ function needs(envelope: MessageDetailJson["envelope"]): string | null {
   ];
   return all.filter(Boolean).join(", ") || null;
 }
+
+const metadata = (entries: EventData<"Enqueued">["metadata"] = {}): string | null =>
+  Object.entries(entries).map(([key, value]) => `${key}=${value}`).join(", ") || null;
 
 function dsn({ notify, ret, envid, orcpt }: EventData<"Enqueued">["dsn"]): string | null {
   const parts = [
