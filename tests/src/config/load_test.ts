@@ -110,7 +110,12 @@ describe("loadConfig", () => {
         { protocol: "http", name: "out", listen: { address: "127.0.0.2", port: 0 } },
       ],
       queue: {
-        retry: { waits: [500, 3_600_000], maxAttempts: 3, delayNoticeAfter: 1, lifetime: 432_000_000 },
+        retry: {
+          waits: [500, 3_600_000],
+          maxAttempts: 3,
+          delayNoticeAfter: 1,
+          lifetime: 432_000_000,
+        },
         concurrency: 50,
         destinationConcurrency: 2,
       },
