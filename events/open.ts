@@ -16,7 +16,7 @@ import {
   makeDataFolder,
   syncDirectory,
 } from "./data_folder.ts";
-import { AT_START, checkDatabase, type DatabaseFinding } from "./database_check.ts";
+import { AT_START, checkDatabase, type DatabaseFinding, isDamage } from "./database_check.ts";
 import { decode, messageOf } from "./decode.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import type { RawLog } from "./engine.ts";
@@ -28,6 +28,7 @@ import type { QueueView, SubmissionCounts } from "./projections/queue.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
 import { SqliteQueueView } from "./sqlite_queue_view.ts";
 import type { UnreadableStream } from "./store.ts";
+import { ThreadedEngine } from "./threaded_engine.ts";
 import { type LostBody, missingBodies, trustLog, trustQueue } from "./trust.ts";
 
 export interface OpenOptions extends
@@ -36,6 +37,8 @@ export interface OpenOptions extends
     "clock" | "schedule" | "onCommit" | "onListenerError" | "onUnreadable" | "projections"
   > {
   readonly dataDir: string;
+  /** Commits on a thread of their own, for a process that has more to do than to wait for them. */
+  readonly commitThread?: boolean;
 }
 
 export interface OpenStore {
@@ -78,6 +81,7 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
   await makeDataFolder(dataDir);
   const unlock = await lockDataFolder(dataDir);
   let engine: SqliteEngine | undefined;
+  let threaded: ThreadedEngine | undefined;
   try {
     await refuseDamaged(dataDir);
     engine = openDatabase(dataDir, false);
@@ -89,10 +93,11 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
     const database = engine;
     const projections = options.projections ?? PROJECTIONS;
     let unreadable = false;
+    if (options.commitThread) threaded = new ThreadedEngine(engine, databasePath(dataDir));
     const store = await EventLog.open({
       ...options,
       projections,
-      engine,
+      engine: threaded ?? engine,
       signer: signerOf(key),
       bodies,
       onUnreadable: (one) => {
@@ -124,8 +129,14 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
       close: () => closing ??= close(),
     };
   } catch (cause) {
-    engine?.close();
+    await (threaded ?? engine)?.close();
+    const obstacle = await obstacleTo(dataDir);
     unlock();
+    if (obstacle !== undefined) {
+      throw new DataFolderError(`data folder ${dataDir}: ${obstacle} (${messageOf(cause)})`, {
+        cause,
+      });
+    }
     if (cause instanceof DataFolderError) throw cause;
     throw new DataFolderError(`data folder ${dataDir}: ${messageOf(cause)}`, { cause });
   }
@@ -191,6 +202,7 @@ async function refuseDamaged(dataDir: string): Promise<void> {
       [finding] = await checkDatabase(path, AT_START);
     } catch (cause) {
       if (cause instanceof ForeignDatabase) throw new DataFolderError(cause.message, { cause });
+      if (!isDamage(cause)) throw cause;
       finding = { where: path, what: messageOf(cause) };
     }
     if (!finding) return;
@@ -212,5 +224,29 @@ function exists(path: string): boolean {
     return true;
   } catch {
     return false;
+  }
+}
+
+/** Octets that SQLite takes for itself before anything is written: the index of its WAL. */
+const ROOM_TO_START = 64 * 1024;
+
+/** What the system says about writing in the folder, where SQLite says less: no room, no right. */
+async function obstacleTo(dataDir: string): Promise<string | undefined> {
+  const path = databasePath(dataDir);
+  try {
+    (await Deno.open(path, { write: true })).close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) {
+      return `${path} cannot be written: ${messageOf(error)}`;
+    }
+  }
+  const probe = `${dataDir}/probe-${crypto.randomUUID()}`;
+  try {
+    await Deno.writeFile(probe, new Uint8Array(ROOM_TO_START), { createNew: true });
+    return undefined;
+  } catch (error) {
+    return `nothing can be written to it: ${messageOf(error)}`;
+  } finally {
+    await Deno.remove(probe).catch(() => {});
   }
 }

@@ -22,7 +22,13 @@ import type {
 } from "./engine.ts";
 import { ForeignDatabase, inspect, migrate, NEWEST_SCHEMA } from "./migrations.ts";
 import type { Projection, Row } from "./projection.ts";
-import { createTable, prepareCounts, ProjectionTable, writeCounts } from "./sqlite_projections.ts";
+import {
+  createTable,
+  prepareCounts,
+  ProjectionTable,
+  type TableShape,
+  writeCounts,
+} from "./sqlite_projections.ts";
 
 /** Pages of WAL after which SQLite moves them to the database: 16 MiB. */
 const CHECKPOINT_PAGES = 4096;
@@ -32,7 +38,7 @@ const BUSY_TIMEOUT = 5000;
 export class SqliteEngine implements StorageEngine {
   readonly #path: string;
   readonly #readOnly: boolean;
-  readonly #projections = new Map<string, Projection<Row>>();
+  readonly #projections = new Map<string, TableShape>();
   readonly #tables = new Map<string, ProjectionTable>();
   #db: DatabaseSync;
   #statements: Statements;
@@ -206,9 +212,14 @@ export class SqliteEngine implements StorageEngine {
         this.#db.prepare("INSERT OR REPLACE INTO projections VALUES (?, ?, 0)").run(name, version);
       });
     }
-    this.#projections.set(name, projection);
-    this.#tables.set(name, new ProjectionTable(this.#db, projection));
+    this.use(projection);
     return known?.version === version ? known.position ?? undefined : 0;
+  }
+
+  /** Takes rows of a projection whose table has been made, by this handle or another. */
+  use(projection: TableShape): void {
+    this.#projections.set(projection.name, projection);
+    this.#tables.set(projection.name, new ProjectionTable(this.#db, projection));
   }
 
   rebuild(projection: Projection<Row>, step: Parameters<StorageEngine["rebuild"]>[1]): void {

@@ -7,6 +7,9 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { CountChange, RowChange } from "./engine.ts";
 import type { Cell, Projection, Row } from "./projection.ts";
 
+/** What of a projection its rows depend on. */
+export type TableShape = Pick<Projection<Row>, "name" | "columns">;
+
 /** Rows and counters of one projection. */
 export class ProjectionTable {
   readonly #columns: readonly string[];
@@ -18,7 +21,7 @@ export class ProjectionTable {
   readonly #updates = new Map<string, StatementSync>();
 
   /** The table must be there: see `createTable`. */
-  constructor(private readonly db: DatabaseSync, projection: Projection<Row>) {
+  constructor(private readonly db: DatabaseSync, projection: TableShape) {
     this.#columns = Object.keys(projection.columns);
     this.#key = identifier(this.#columns[0]!);
     this.#table = identifier(projection.name);
