@@ -3,6 +3,7 @@
  * needs (tls/requirements.ts), and makes the TLS policy of it. Used by direct delivery and by
  * `resolve`, so that the latter says what the former would do.
  */
+import { createHash } from "node:crypto";
 import { domainToUnicode } from "node:url";
 import type { Clock } from "../../actors/ports.ts";
 import type { EventData } from "../../events/catalogue.ts";
@@ -11,7 +12,7 @@ import type { Destination } from "../dns/destinations.ts";
 import { gatherTlsa, type TlsaAnswer } from "../dns/tlsa.ts";
 import type { Resolver } from "../ports.ts";
 import type { Verdict } from "../smtp/verdict.ts";
-import { recordText, unusable, verifyDane } from "../tls/dane.ts";
+import { type TlsaRecord, unusable, verifyDane } from "../tls/dane.ts";
 import { verifyPkix } from "../tls/pkix.ts";
 import type { Observe, TlsPolicy } from "../tls/policy.ts";
 import {
@@ -163,11 +164,19 @@ function gatheredFact(
 /** Octets of a record's data that the log keeps: every digest, and the most of a certificate. */
 const MAX_DATA = 4_096;
 
+/** Equal for equal record sets, in whatever order they came. */
+function fingerprint(records: readonly TlsaRecord[]): string {
+  const lines = records.map(({ usage, selector, matching, data }) =>
+    `${usage} ${selector} ${matching} ${hex(data)}`
+  );
+  return createHash("sha256").update(lines.sort().join("\n")).digest("hex");
+}
+
 function policyOf(
   { clock, ca }: JudgePorts,
   host: string,
   requirement: Requirement & { verdict: "try" },
-  records: readonly Parameters<typeof unusable>[0][],
+  records: readonly TlsaRecord[],
   port: number,
 ): TlsPolicy {
   const { mode, verifiedBy, names, serverName, testing } = requirement;
@@ -185,7 +194,7 @@ function policyOf(
     : {};
   if (mode !== "verified") return { mode, ...sni, ...trust, ...observe };
   if (verifiedBy === "dane") {
-    const identity = [port, ...names, ...records.map(recordText)].join(" ");
+    const identity = `${port} ${names.join(" ")} ${fingerprint(records)}`;
     const verify: (TlsPolicy & { mode: "verified" })["verify"] = (session) =>
       verifyDane(session.chain, records, names, clock.now());
     return { mode, by: "dane", ...sni, ...trust, identity, ...observe, verify };

@@ -53,7 +53,7 @@ export class DsnComposer implements Reporter {
     const { bodies, hostname, ids } = this.#options;
     const { message, kind } = report;
     const smtputf8 = !isAscii(message.mailFrom);
-    // RFC 8689, section 5: what had to go over TLS alone does not come back whole.
+    // RFC 8689: what had to go over TLS alone does not come back whole.
     const full = kind === "failed" && message.dsn.ret === "FULL" && !message.requireTLS;
     const original = await originalPart(bodies, {
       sha256: message.body,
