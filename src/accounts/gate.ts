@@ -9,7 +9,7 @@ import type { AccountConfig } from "../config/types.ts";
 import { type Accounts, accounts as saslAccounts } from "../smtp/sasl/accounts.ts";
 import type { CredentialCost } from "../smtp/sasl/credentials.ts";
 import type { RandomBytes } from "../smtp/sasl/mechanism.ts";
-import { BadAddress, type Mailbox, parseMailbox } from "../smtp/address.ts";
+import type { Mailbox } from "../smtp/address.ts";
 import { Refusal } from "../submission/refusal.ts";
 import { matchesAddress } from "./address_pattern.ts";
 import type { Allowance, Reached } from "./allowance.ts";
@@ -152,15 +152,5 @@ function count(map: Map<string, number>, key: string): void {
 }
 
 /** Whether one of the account's addresses is meant. */
-export const mayUse = ({ addresses }: AccountConfig, mailbox: Mailbox): boolean =>
+const mayUse = ({ addresses }: AccountConfig, mailbox: Mailbox): boolean =>
   addresses.some((pattern) => matchesAddress(pattern, mailbox));
-
-/** The same for an address as text; false for what is none. */
-export function mayUseAddress(account: AccountConfig, address: string): boolean {
-  try {
-    return mayUse(account, parseMailbox(address));
-  } catch (error) {
-    if (error instanceof BadAddress) return false;
-    throw error;
-  }
-}
