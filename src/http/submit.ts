@@ -11,22 +11,15 @@ import { IntakeIsPaused } from "../../actors/admission.ts";
 import { StoreUnavailable } from "../../events/store.ts";
 import type { AccountGate } from "../accounts/gate.ts";
 import type { AccountConfig } from "../config/types.ts";
-import { BadAddress, formatMailbox, isAscii, parseMailbox } from "../smtp/address.ts";
+import { isAscii, parseMailbox } from "../smtp/address.ts";
 import { compose } from "../submission/compose.ts";
-import {
-  ComposeRequest,
-  MAX_METADATA,
-  MAX_RECIPIENTS,
-  Metadata,
-  recipientsOf,
-} from "../submission/compose_request.ts";
+import { ComposeRequest, recipientsOf } from "../submission/compose_request.ts";
 import { DEFAULT_INTAKE_LIMITS, Intake, type TakenMessage } from "../submission/intake.ts";
 import { LineEnds } from "../submission/line_ends.ts";
 import { Refusal } from "../submission/refusal.ts";
 import { newMessageId, type Trace } from "../submission/trace.ts";
 import {
   type BodyLimits,
-  fieldProblems,
   type HeldContent,
   mediaType,
   pieces,
@@ -35,23 +28,13 @@ import {
 } from "./body.ts";
 import {
   Idempotency,
-  IDEMPOTENCY_HEADER,
   idempotencyKey,
   type IdempotencyPorts,
   messagesOf,
   requestHash,
   sameRequest,
 } from "./idempotency.ts";
-import {
-  type Answer,
-  type ApiRequest,
-  flag,
-  type Operation,
-  type Parameter,
-  type Principal,
-  type Query,
-  valueOf,
-} from "./operation.ts";
+import { type Answer, type ApiRequest, type Operation, type Principal } from "./operation.ts";
 import {
   badParameter,
   badRequest,
@@ -61,6 +44,7 @@ import {
   unavailable,
   unprocessable,
 } from "./problem.ts";
+import { type Envelope, RAW, rawEnvelope, SUBMIT_PARAMETERS } from "./raw_envelope.ts";
 import { Accepted } from "./shapes.ts";
 
 export interface SubmitPorts {
@@ -78,55 +62,10 @@ export interface SubmitPorts {
   readonly listener: string;
 }
 
-const RAW = "message/rfc822";
 const JSON_TYPE = "application/json";
 /** Below this, content waits for more: a small message is one write. */
 const WRITE_SIZE = 32 * 1024;
 const RETRY_AFTER_LIMIT = 600;
-
-const text = { type: "string" };
-const PARAMETERS: readonly Parameter[] = [
-  {
-    name: "from",
-    in: "query",
-    about: `envelope sender; for ${RAW}, where it is required (empty: the null reverse-path)`,
-    schema: text,
-  },
-  {
-    name: "to",
-    in: "query",
-    about: `envelope recipient, up to ${MAX_RECIPIENTS} times; for ${RAW}, where it is required`,
-    schema: text,
-    repeated: true,
-  },
-  {
-    name: "metadata",
-    in: "query",
-    about: `KEY:VALUE to find the message by, up to ${MAX_METADATA} times; for ${RAW}`,
-    schema: text,
-    repeated: true,
-  },
-  {
-    name: "require-tls",
-    in: "query",
-    about: `REQUIRETLS (RFC 8689); for ${RAW}`,
-    schema: { type: "boolean", default: false },
-  },
-  {
-    name: IDEMPOTENCY_HEADER,
-    in: "header",
-    about: "a request that is repeated with the same key within a day is the same request",
-    schema: { type: "string", pattern: "^[\\x21-\\x7e]{1,255}$" },
-  },
-];
-
-/** What is known of a message before its content. */
-interface Envelope {
-  readonly mailFrom: string;
-  readonly recipients: readonly string[];
-  readonly requireTLS: boolean;
-  readonly metadata?: Readonly<Record<string, string>>;
-}
 
 export function submitOperation(
   ports: SubmitPorts,
@@ -141,7 +80,7 @@ export function submitOperation(
     scope: "submit",
     about: `Takes a message in: as it is in ${RAW}, with its envelope in the query; or as JSON. ` +
       `Up to ${limits.message} octets as ${RAW}, up to ${limits.json} as JSON.`,
-    parameters: PARAMETERS,
+    parameters: SUBMIT_PARAMETERS,
     content: { [JSON_TYPE]: ComposeRequest, [RAW]: "a message (RFC 5322)" },
     answer: { status: 202, about: "It is on disk and will be delivered.", schema: Accepted },
     problems: [408, 409, 413, 415, 422, 429, 503],
@@ -343,43 +282,6 @@ function accountOf({ account }: Principal, { accounts }: SubmitPorts): AccountCo
   const found = accounts?.get(account);
   if (found) return found;
   throw forbidden(`the account ${account} that this token is bound to has no addresses in force`);
-}
-
-/** @throws RequestProblem 400 */
-function rawEnvelope(query: Query): Envelope {
-  const from = valueOf(query, "from");
-  if (from === undefined) throw badParameter("from", "it is missing; it is the envelope sender");
-  const to = query.get("to") ?? [];
-  if (to.length === 0) throw badParameter("to", "it is missing; name at least one recipient");
-  if (to.length > MAX_RECIPIENTS) {
-    throw badParameter("to", `there are more than ${MAX_RECIPIENTS} recipients`);
-  }
-  const metadata = Metadata.safeParse(Object.fromEntries((query.get("metadata") ?? []).map(pair)));
-  if (!metadata.success) {
-    const [first] = fieldProblems(metadata.error);
-    throw badParameter("metadata", `${first?.pointer ?? ""} ${first?.detail ?? "cannot be read"}`);
-  }
-  return {
-    mailFrom: from === "" || from === "<>" ? "" : address("from", from),
-    recipients: [...new Set(to.map((one) => address("to", one)))],
-    requireTLS: flag(query, "require-tls"),
-    metadata: metadata.data,
-  };
-}
-
-function pair(entry: string): [string, string] {
-  const colon = entry.indexOf(":");
-  if (colon < 0) throw badParameter("metadata", "it takes KEY:VALUE");
-  return [entry.slice(0, colon), entry.slice(colon + 1)];
-}
-
-function address(parameter: string, text: string): string {
-  try {
-    return formatMailbox(parseMailbox(text));
-  } catch (error) {
-    if (!(error instanceof BadAddress)) throw error;
-    throw badParameter(parameter, `it is not an address: ${error.message}`);
-  }
 }
 
 /** What a way in says in terms of SMTP, in terms of HTTP. */
