@@ -116,21 +116,23 @@ export class DueReader {
 
   async #readAll(): Promise<void> {
     const { view, clock } = this.#ports;
+    // One moment for both questions: what became due between two would be in neither answer.
+    let now = clock.now();
     for (let more = true; more || this.#refills.length > 0;) {
       this.#paused = this.#into.full();
       if (this.#paused || !this.#open) return;
       const refill = this.#refills.pop();
       if (refill) await this.#readLine(refill);
-      else more = await this.#readOn();
+      else more = await this.#readOn(now = clock.now());
     }
-    const due = await view.nextDue(clock.now());
+    const due = await view.nextDue(now);
     if (due !== undefined) this.#wake(due);
   }
 
   /** Reads a page from the cursor on; false when there is no more that is due. */
-  async #readOn(): Promise<boolean> {
+  async #readOn(now: number): Promise<boolean> {
     const from = this.#cursor;
-    const { rows } = await this.#offerPage(from);
+    const { rows } = await this.#offerPage(from, now);
     if (this.#cursor !== from) return true; // `expect` has moved it back meanwhile: it stands
     this.#cursor = rows.at(-1) ?? from;
     return rows.length === PAGE;
@@ -142,7 +144,7 @@ export class DueReader {
     // What stands at the place itself was turned away: start just before it.
     let after: Place = { due: from.due - 1, stream: LAST_STREAM };
     for (;;) {
-      const { rows, turnedAway } = await this.#offerPage(after);
+      const { rows, turnedAway } = await this.#offerPage(after, this.#ports.clock.now());
       if (rows.length < PAGE || turnedAway.has(lineOf(refill))) return;
       after = rows.at(-1)!;
       if (!this.#open) return;
@@ -154,9 +156,11 @@ export class DueReader {
   }
 
   /** Offers the rows that are due after a place; says which lines had no room for some. */
-  async #offerPage(after: Place): Promise<{ rows: Place[]; turnedAway: Set<string> }> {
-    const { view, clock } = this.#ports;
-    const rows = await view.due(clock.now(), PAGE, after);
+  async #offerPage(
+    after: Place,
+    now: number,
+  ): Promise<{ rows: Place[]; turnedAway: Set<string> }> {
+    const rows = await this.#ports.view.due(now, PAGE, after);
     const turnedAway = new Set<string>();
     for (const row of rows) {
       const line = this.#into.offer(row);

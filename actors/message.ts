@@ -14,6 +14,7 @@
  *                held
  */
 import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
+import { classify } from "./classification/classify.ts";
 import type { Finding, Outcome, TransportChoice, TriedAddress } from "./ports.ts";
 import { lastAttemptAt, nextAttemptAt, type RetryPolicy } from "./retry.ts";
 
@@ -139,7 +140,10 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
       expect(command.type, state, "queued");
       const hours = Math.floor((command.now - state.arrived) / 3_600_000);
       const reason = `gave up after ${hours} hours: its destination is down: ${command.why}`;
-      return [{ type: "Failed", data: { permanent: true, result: "timeout", reason } }];
+      return [{
+        type: "Failed",
+        data: { permanent: true, result: "timeout", class: "network", reason },
+      }];
     }
     case "Fault": {
       expect(command.type, state, "attempting");
@@ -228,6 +232,7 @@ function outcomeFact(
   const data: EventData<"Failed"> = {
     permanent,
     result,
+    class: classify(outcome),
     reason: spent ? `gave up after ${spent}: ${outcome.reason}` : outcome.reason,
     ...(code === undefined ? {} : { code }),
     ...(enhanced === undefined ? {} : { enhanced }),
@@ -329,6 +334,9 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     case "HoldRuleRemoved":
     case "IntakePaused":
     case "IntakeResumed":
+    case "MtaStsPolicyStored":
+    case "TLSReportStarted":
+    case "TLSReportSent":
       throw new ImpossibleEvent(`${event.type} on the stream of a message`);
   }
 }

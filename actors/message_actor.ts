@@ -250,9 +250,10 @@ class MessageActor implements Findings {
 
   async fault(cause: unknown): Promise<void> {
     const { message, stack } = describe(cause);
+    await this.flush().catch(() => {}); // what was found explains more; if it is the fault, it goes
+    this.#noted = [];
     if (cause instanceof BodyMissing) {
       this.ports.log.error("content lost, message held", { stream: this.stream, reason: message });
-      this.#noted = [];
       return await this.#record(() =>
         this.#append(decide({ type: "LoseBody", reason: cause.message }, this.state))
       );
@@ -262,7 +263,6 @@ class MessageActor implements Findings {
       reason: message,
       stack,
     });
-    this.#noted = [];
     await this.#record(() =>
       this.#append(decide({ type: "Fault", reason: message, stack }, this.state))
     );

@@ -53,7 +53,7 @@ export const DsnParameters = z.strictObject({
 
 /** Where a message came from. */
 export const Source = z.strictObject({
-  kind: z.enum(["smtp", "http", "sendmail", "dsn"]),
+  kind: z.enum(["smtp", "http", "sendmail", "dsn", "tlsrpt"]),
   listener: z.string().optional(),
   /** Address and port of the client. */
   peer: z.string().optional(),
@@ -62,6 +62,38 @@ export const Source = z.strictObject({
   tls: TlsFacts.optional(),
   /** For a DSN: the stream of the message it reports on. */
   of: z.string().optional(),
+});
+
+/** What is wrong with TLS, in the words of RFC 8460, section 4.3. */
+export const TLS_RESULT_TYPES = [
+  "starttls-not-supported",
+  "certificate-host-mismatch",
+  "certificate-expired",
+  "certificate-not-trusted",
+  "validation-failure",
+  "tlsa-invalid",
+  "dnssec-invalid",
+  "dane-required",
+  "sts-policy-fetch-error",
+  "sts-policy-invalid",
+  "sts-webpki-invalid",
+] as const;
+
+/** A session as the TLS report to a domain counts it, under each policy that it was made under. */
+export const TlsReportEntry = z.strictObject({
+  /** Domain of the recipient: whose report it stands in. */
+  domain: z.string(),
+  results: z.array(z.strictObject({
+    type: z.enum(["tlsa", "sts", "no-policy-found"]),
+    /** Whose policy: the TLSA base domain, or the domain of the recipient. */
+    domain: z.string(),
+    /** The policy as published, a line each. */
+    lines: z.array(z.string()),
+    /** Of an MTA-STS policy: its patterns. */
+    mx: z.array(z.string()).optional(),
+    /** Absent: success. */
+    failure: z.enum(TLS_RESULT_TYPES).optional(),
+  })),
 });
 
 /** A reply of a remote server: code, enhanced code (RFC 3463) where given, text with LF. */
@@ -149,8 +181,14 @@ export const DestinationsResolved = z.strictObject({
       maxAge: Count,
       from: z.enum(["cache", "fetched"]),
       why: z.string().optional(),
+      failure: z.enum(TLS_RESULT_TYPES).optional(),
     }),
-    z.strictObject({ status: z.literal("error"), domain: z.string(), why: z.string() }),
+    z.strictObject({
+      status: z.literal("error"),
+      domain: z.string(),
+      why: z.string(),
+      failure: z.enum(TLS_RESULT_TYPES).optional(),
+    }),
     z.strictObject({ status: z.literal("temporary"), domain: z.string(), reason: z.string() }),
   ]).optional(),
 });
@@ -197,6 +235,8 @@ export const TLSAGathered = z.strictObject({
   names: z.array(z.string()),
   /** How each of this followed, in words. */
   why: z.array(z.string()),
+  /** For a host that is not dialled because of its policies. */
+  tlsReport: TlsReportEntry.optional(),
 });
 
 /** One line of the SMTP dialogue; `at` is milliseconds since the connection was begun. */
@@ -224,9 +264,15 @@ export const HostTried = z.strictObject({
   /** What vouched for the certificate: the TLSA record, or the CA store, and for which name. */
   proof: z.string().optional(),
   /** What an MTA-STS policy in mode testing would have said of the session. */
-  testing: z.strictObject({ ok: z.boolean(), detail: z.string() }).optional(),
+  testing: z.strictObject({
+    ok: z.boolean(),
+    detail: z.string(),
+    type: z.enum(TLS_RESULT_TYPES).optional(),
+  }).optional(),
   /** What was wrong with TLS, in the words of RFC 8460, section 4.3. */
   tlsFailure: z.string().optional(),
+  /** Absent where no TLS session was tried to be made, or none that is reported on. */
+  tlsReport: TlsReportEntry.optional(),
   /** The connection was made in plain text because TLS had failed on the one before. */
   fallback: z.boolean().optional(),
   /** Keywords that the server announced after the last EHLO. */
@@ -254,9 +300,38 @@ export const Delivered = z.strictObject({
   queued: Count,
 });
 
+/**
+ * What a failure means, for views, metrics and the suppression list:
+ * - `unknown-user`: there is no such mailbox (any more); asking again will not help
+ * - `mailbox-full`: the mailbox is there and takes nothing now
+ * - `policy`: the host does not want this from us: blocklist, reputation, relaying, local rules
+ * - `rate-limited`: too much, too fast, or greylisted; later will do
+ * - `authentication`: SPF, DKIM, DMARC or reverse DNS do not vouch for us
+ * - `content`: this message is not wanted or cannot be taken: spam, virus, size, form
+ * - `login`: our account at a smarthost is refused
+ * - `dns`: names could not be resolved, or say that no mail is taken
+ * - `tls`: the proof or protection that was required could not be had
+ * - `network`: nobody answered, or the connection broke
+ * - `other`: none of these
+ */
+export const FAILURE_CLASSES = [
+  "unknown-user",
+  "mailbox-full",
+  "policy",
+  "rate-limited",
+  "authentication",
+  "content",
+  "login",
+  "dns",
+  "tls",
+  "network",
+  "other",
+] as const;
+
 export const Failed = z.strictObject({
   permanent: z.boolean(),
   result: Result,
+  class: z.enum(FAILURE_CLASSES).optional(),
   reason: z.string(),
   code: z.int().optional(),
   enhanced: z.string().optional(),
@@ -309,6 +384,37 @@ export const DestinationDown = z.strictObject({
 });
 export const DestinationUp = z.strictObject({ destination: z.string(), since: Timestamp });
 
+/**
+ * The MTA-STS policy of a domain was fetched (RFC 8461, section 3.3), on the stream
+ * `mta-sts DOMAIN`; it may be used for `maxAge` seconds from then on.
+ */
+export const MtaStsPolicyStored = z.strictObject({
+  domain: z.string(),
+  /** Of the TXT record. */
+  id: z.string(),
+  mode: z.enum(["enforce", "testing", "none"]),
+  mx: z.array(z.string()),
+  maxAge: Count,
+});
+
+const Day = z.string().regex(/^\d{4}-\d\d-\d\d$/);
+/** The TLS report (RFC 8460) to a domain about a day is being handed over by HTTPS. */
+export const TLSReportStarted = z.strictObject({ domain: z.string(), day: Day });
+/** What became of that report; on the stream `tls-report DOMAIN`. There is no second one. */
+export const TLSReportSent = z.strictObject({
+  domain: z.string(),
+  day: Day,
+  reportId: z.string().optional(),
+  /** Each place that the domain named, and how it went; a message names its stream. */
+  to: z.array(z.strictObject({
+    uri: z.string(),
+    message: z.string().optional(),
+    failed: z.string().optional(),
+  })),
+  /** Why there was nowhere to send it. */
+  notSent: z.string().optional(),
+});
+
 /** Turns the data of one schema version into that of the next. */
 export type Upcaster = (data: Record<string, unknown>) => Record<string, unknown>;
 
@@ -347,6 +453,9 @@ export const CATALOGUE = {
   IntakeResumed: entry(1, IntakeResumed),
   DestinationDown: entry(1, DestinationDown),
   DestinationUp: entry(1, DestinationUp),
+  MtaStsPolicyStored: entry(1, MtaStsPolicyStored),
+  TLSReportStarted: entry(1, TLSReportStarted),
+  TLSReportSent: entry(1, TLSReportSent),
 } as const;
 
 export type EventType = keyof typeof CATALOGUE;

@@ -41,6 +41,8 @@ export type QueueRow = {
   /** Transport of the latest attempt. */
   readonly transport: string | null;
   readonly last_error: string | null;
+  /** Class of the latest failure, while it says why the message is where it is. */
+  readonly class: string | null;
   /** When the next attempt is due; null unless queued or attempting. */
   readonly due: number | null;
   readonly created: number;
@@ -55,7 +57,7 @@ export const domainOf = (address: string): string =>
 
 export const queueProjection: Projection<QueueRow> = {
   name: "queue",
-  version: 2,
+  version: 3,
   columns: {
     stream: "TEXT",
     version: "INTEGER",
@@ -72,6 +74,7 @@ export const queueProjection: Projection<QueueRow> = {
     override: "TEXT",
     transport: "TEXT",
     last_error: "TEXT",
+    class: "TEXT",
     due: "INTEGER",
     created: "INTEGER",
     updated: "INTEGER",
@@ -113,6 +116,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
       override: null,
       transport: null,
       last_error: null,
+      class: null,
       due: Date.parse(d.due),
       created: at,
       updated: at,
@@ -133,7 +137,15 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "TransportChosen":
       return { ...next, transport: event.data.transport };
     case "Delivered":
-      return { ...next, state: "delivered", due: null, finished: at, body: null, last_error: null };
+      return {
+        ...next,
+        state: "delivered",
+        due: null,
+        finished: at,
+        body: null,
+        last_error: null,
+        class: null,
+      };
     case "Failed":
       return event.data.permanent
         ? {
@@ -143,12 +155,14 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
           finished: at,
           body: null,
           last_error: event.data.reason,
+          class: event.data.class ?? null,
         }
         : {
           ...next,
           state: "queued",
           due: event.data.next ? Date.parse(event.data.next) : row.due,
           last_error: event.data.reason,
+          class: event.data.class ?? null,
         };
     case "Held":
       return { ...next, state: "held", due: null, last_error: event.data.why };
@@ -175,6 +189,9 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "HoldRuleRemoved":
     case "IntakePaused":
     case "IntakeResumed":
+    case "MtaStsPolicyStored":
+    case "TLSReportStarted":
+    case "TLSReportSent":
       return next;
   }
 }

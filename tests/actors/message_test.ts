@@ -121,6 +121,7 @@ describe("the message decider", () => {
       data: {
         permanent: false,
         result: "temperror",
+        class: "other",
         reason: "mx.example.net said so",
         code: 450,
         enhanced: "4.2.0",
