@@ -197,14 +197,18 @@ function bulk(ports: ActPorts, held: HeldContent): Operation {
       );
       checkTransport(ports, transport);
       const selected = selection(act, filter, asked.principal, ports.now());
+      // Of messages that are not named, those that are held already are not meant by a hold.
+      const spared = act === "hold" && selected.pending === true;
       if (dryRun) {
-        const matched = await ports.queue.count(selected);
+        const held = spared ? await ports.queue.count({ ...selected, state: "held" }) : 0;
+        const matched = await ports.queue.count(selected) - held;
         return { status: 200, body: { dryRun, matched, done: 0, results: [], next: null } };
       }
       const page = after === undefined ? selected : { ...selected, after };
       const rows = await ports.queue.list(page, { sort: "created", limit: PAGE + 1 });
       const command = commandOf(act, { who, why: reason }, ports.now(), transport);
-      const results = await each(rows.slice(0, PAGE), (row) => outcome(ports, row, command));
+      const meant = rows.slice(0, PAGE).filter(({ state }) => !spared || state !== "held");
+      const results = await each(meant, (row) => outcome(ports, row, command));
       const unknown = after === undefined ? await missing(ports.queue, filter.ids, selected) : [];
       return {
         status: 200,

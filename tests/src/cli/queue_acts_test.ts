@@ -11,7 +11,11 @@ describe("queue acts", () => {
   before(async () => {
     http = await HttpHarness.create();
   });
-  after(() => http.remove());
+  const user = Deno.env.get("SUDO_USER");
+  after(async () => {
+    if (user === undefined) Deno.env.delete("SUDO_USER");
+    await http.remove();
+  });
 
   const queue = (...args: string[]) => ran(run, [...args, "--data", http.dataDir]);
   const states = async (...ids: string[]) => {
@@ -60,6 +64,14 @@ describe("queue acts", () => {
     assert.deepEqual(await states(one, two), ["queued", "queued"]);
     assert.equal((await queue("hold", "--to-domain", "bulk.example")).code, 0);
     assert.deepEqual(await states(one, two, other), ["held", "held", "queued"]);
+    for (const more of [[], ["--dry-run"]]) {
+      const again = await queue("hold", "--to-domain", "bulk.example", ...more);
+      assert.deepEqual(
+        [again.code, again.stdout],
+        [0, "No message matches; nothing was done.\n"],
+        "what is held already counts",
+      );
+    }
     const nothing = await queue("drop", "--from", "nobody@example.com");
     assert.deepEqual(nothing, {
       code: 0,
