@@ -69,11 +69,10 @@ async function show(
   await Deno.writeTextFile(file, configFor(folder, receivers));
   const heading = (text: string) => terminal.out(`\n── ${text}\n`);
   const problems: string[] = [];
-  const note = (message: string) => problems.push(message);
   const queue = await Queue.open(loadConfig({ file, env: Deno.env }), {
     clock: systemClock,
     random: systemRandom,
-    log: { info: () => {}, warn: note, error: note },
+    log: { info: () => {}, warn: () => {}, error: (message) => problems.push(message) },
   });
   const streams = new Map<string, StoredEvent[]>();
   const done = Promise.withResolvers<void>();
