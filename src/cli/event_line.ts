@@ -41,6 +41,17 @@ export function eventLine(event: StoredEvent): string {
       return `since ${event.data.since}, probed at ${event.data.until}: ${event.data.why}`;
     case "DestinationUp":
       return `was down since ${event.data.since}`;
+    case "MtaStsPolicyStored": {
+      const { domain, id, mode, mx, maxAge } = event.data;
+      return `${domain}: ${mode}, ${mx.join(" ")} (id ${id}), for ${duration(maxAge * 1_000)}`;
+    }
+    case "TLSReportStarted":
+      return `to ${event.data.domain} about ${event.data.day}`;
+    case "TLSReportSent": {
+      const { domain, day, to, notSent } = event.data;
+      const went = to.map(({ uri, failed }) => failed === undefined ? uri : `${uri}: ${failed}`);
+      return `to ${domain} about ${day}: ${notSent ?? went.join(", ")}`;
+    }
     case "Held":
     case "Cancelled":
     case "IntakePaused":

@@ -18,6 +18,7 @@ import {
   type MtaStsUnknown,
   passesOver,
 } from "../tls/requirements.ts";
+import { reportedPolicies, undialedResults } from "../tls/reports/results.ts";
 import { type DeliveryPorts, type HostJudge, tryHosts } from "./hosts.ts";
 import { judgeHost, PASSED_OVER, passedOver } from "./judge.ts";
 
@@ -29,6 +30,8 @@ export interface DirectPorts extends DeliveryPorts {
   readonly mtaSts?: MtaSts;
   /** Trust anchors in PEM for MTA-STS, instead of the system's. */
   readonly ca?: readonly string[];
+  /** Whether sessions are counted for TLS reports (RFC 8460); absent: they are not. */
+  readonly tlsReports?: () => boolean;
 }
 
 export async function deliverDirect(
@@ -51,10 +54,12 @@ export async function deliverDirect(
   }
   const { nextHop, by, hosts } = destination;
   const policy = by === "literal" ? undefined : await ports.mtaSts?.find(nextHop, signal);
-  findings.note({ type: "DestinationsResolved", data: destinationFact(destination, policy) });
   const { requireTLS, tlsOptional = false } = job.message;
   const needs = { requireTLS, tlsOptional };
   const ignorePolicies = tlsOptional && !requireTLS;
+  const reportedOn = by !== "literal" && !ignorePolicies && ports.tlsReports?.() === true;
+  const known = reportedOn ? policy : withoutFailure(policy);
+  findings.note({ type: "DestinationsResolved", data: destinationFact(destination, known) });
   if (policy?.status === "temporary" && !ignorePolicies) {
     const reason = `whether ${nextHop} has an MTA-STS policy cannot be found out: ${policy.reason}`;
     const result = signal.aborted ? "canceled" : "temperror";
@@ -71,11 +76,21 @@ export async function deliverDirect(
       enhanced: "5.4.6",
     };
   }
+  const reporting = (gathered: EventData<"TLSAGathered">) =>
+    reportedOn ? reportedPolicies(nextHop, mtaSts, gathered) : undefined;
+  const reported = (gathered: EventData<"TLSAGathered">): EventData<"TLSAGathered"> => {
+    const policies = reporting(gathered);
+    const tlsReport = policies && undialedResults(policies);
+    return tlsReport ? { ...gathered, tlsReport } : gathered;
+  };
   const named: typeof hosts = [];
   for (const host of reachable) {
     const why = ignorePolicies ? undefined : passesOver(host.host, mtaSts);
     if (why === undefined) named.push(host);
-    else findings.note({ type: "TLSAGathered", data: passedOver(host.host, [why]) });
+    else {
+      const gathered = passedOver(host.host, [why]);
+      findings.note({ type: "TLSAGathered", data: reported(gathered) });
+    }
   }
   if (named.length === 0) {
     const reason = `the MTA-STS policy of ${nextHop} is enforced and names none of its hosts: ${
@@ -86,8 +101,14 @@ export async function deliverDirect(
   const circumstances = { destination, mtaSts, needs, port: config.port };
   const judge = (host: string): HostJudge => async (found) => {
     const judged = await judgeHost(ports, host, found, circumstances, signal);
-    findings.note({ type: "TLSAGathered", data: judged.gathered });
-    return judged;
+    const { gathered } = judged;
+    if ("failure" in judged) {
+      findings.note({ type: "TLSAGathered", data: reported(gathered) });
+      return judged;
+    }
+    findings.note({ type: "TLSAGathered", data: gathered });
+    const counted = reporting(gathered);
+    return { policy: judged.policy, ...(counted ? { reporting: counted } : {}) };
   };
   const options = {
     hosts: named.map(({ host }) => ({ host, tls: judge(host) })),
@@ -115,6 +136,15 @@ export function destinationFact(
     ...(ignored ? { ignored: [...ignored] } : {}),
     ...(mtaSts ? { mtaSts } : {}),
   };
+}
+
+/** What nobody reports on is not marked as to be reported. */
+function withoutFailure(
+  policy: MtaStsFinding | MtaStsUnknown | undefined,
+): MtaStsFinding | MtaStsUnknown | undefined {
+  if (policy?.status !== "policy" && policy?.status !== "error") return policy;
+  const { failure: _, ...rest } = policy;
+  return rest;
 }
 
 /** The hosts that are preferred over our own names; all, where none is among them. */

@@ -7,6 +7,7 @@ import type { DeliveryJob, Findings, Outcome } from "../../actors/ports.ts";
 import { type HostAddresses, resolveAddresses } from "../dns/addresses.ts";
 import type { DnsError, Resolver } from "../ports.ts";
 import type { TlsPolicy } from "../tls/policy.ts";
+import type { Reporting } from "../tls/reports/results.ts";
 import type { Verdict } from "../smtp/verdict.ts";
 import { dialOrder, isFirstAttempt } from "./dial_order.ts";
 import { conclude, goesOn, type HostVerdict } from "./outcome.ts";
@@ -22,7 +23,10 @@ export const MAX_HOSTS_TRIED = 10;
 /** Decides on the proof that a host must give, once its addresses are known. */
 export type HostJudge = (
   found: HostAddresses,
-) => Promise<{ readonly policy: TlsPolicy } | { readonly failure: Verdict }>;
+) => Promise<
+  | { readonly policy: TlsPolicy; readonly reporting?: Reporting }
+  | { readonly failure: Verdict }
+>;
 
 export interface HostsOptions {
   readonly hosts: readonly { readonly host: string; readonly tls: TlsPolicy | HostJudge }[];
@@ -58,12 +62,16 @@ export async function tryHosts(
       const result = signal.aborted ? "canceled" : RESULTS[cause ?? "servfail"] ?? "error";
       failed(host, { result, phase: "connect", error: reason, enhanced: code });
     } else {
-      const judged = typeof tls === "function" ? await tls(found) : { policy: tls };
+      const judged: Awaited<ReturnType<HostJudge>> = typeof tls === "function"
+        ? await tls(found)
+        : { policy: tls };
       if ("failure" in judged) failed(host, judged.failure);
       else {
         const addresses = dialOrder(found.addresses, host, job.tried, job.attempt);
         const doubtful = found.dualStack && isFirstAttempt(host, job.tried, job.attempt);
-        const target = { host, port, addresses, tls: judged.policy, doubtful };
+        const { policy, reporting } = judged;
+        const counted = reporting ? { reporting } : {};
+        const target = { host, port, addresses, tls: policy, doubtful, ...counted };
         tried.push(...await submit(ports, job, target, findings, signal));
       }
     }

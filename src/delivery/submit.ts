@@ -20,6 +20,7 @@ import type { Login } from "../smtp/login.ts";
 import type { Sessions } from "../smtp/sessions.ts";
 import type { Verdict } from "../smtp/verdict.ts";
 import { policyKey, type TlsPolicy } from "../tls/policy.ts";
+import { type Reporting, sessionResults } from "../tls/reports/results.ts";
 import { goesOn, type HostVerdict, isPolicyRefusal, replyFact } from "./outcome.ts";
 
 /** What submitting needs of the world. */
@@ -67,6 +68,8 @@ export interface Target {
   readonly localAddress?: string;
   /** A policy refusal is not believed yet: the host is dual stack, and this the first attempt. */
   readonly doubtful?: boolean;
+  /** The policies under which sessions with it are counted for a TLS report. */
+  readonly reporting?: Reporting;
 }
 
 /** Tries a host; a verdict per address tried, the last one counts. */
@@ -238,12 +241,12 @@ class Trial {
 
   finding(verdict: Verdict): EventData<"HostTried"> {
     const { clock, way } = this.ports;
-    const { host, port } = this.target;
+    const { host, port, reporting } = this.target;
     const { mode, verifiedBy, facts, proof, testing } = this.#tls();
     const session = this.#session;
     const extensions = session ? [...session.extensions.keys()] : [];
     const { result, reply, error, tlsFailure } = verdict;
-    return {
+    const found: EventData<"HostTried"> = {
       host,
       address: this.address,
       port,
@@ -255,7 +258,11 @@ class Trial {
       verifiedBy,
       ...(proof === undefined ? {} : { proof }),
       ...(testing
-        ? { testing: { ok: testing.ok, detail: testing.ok ? testing.by : testing.reason } }
+        ? {
+          testing: testing.ok
+            ? { ok: true, detail: testing.by }
+            : { ok: false, detail: testing.reason, type: testing.type },
+        }
         : {}),
       ...(tlsFailure === undefined ? {} : { tlsFailure }),
       ...(session?.login ? { login: session.login } : {}),
@@ -266,6 +273,8 @@ class Trial {
       phases: { ...this.#phases, total: Math.round(clock.monotonic() - this.#begun) },
       ...(session ? { transcript: session.transcript.take() } : {}),
     };
+    const tlsReport = reporting && sessionResults(reporting, this.policy.mode, found);
+    return tlsReport ? { ...found, tlsReport } : found;
   }
 }
 

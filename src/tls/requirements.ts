@@ -13,6 +13,8 @@
  *   REQUIRETLS where nothing verifies     the host fails
  */
 
+import type { PolicyError } from "./mta_sts_policy.ts";
+
 /** A policy as published (RFC 8461, section 3.2), or why the domain has none to go by. */
 export type MtaStsFinding =
   | { readonly status: "none"; readonly domain: string; readonly why: string }
@@ -29,9 +31,16 @@ export type MtaStsFinding =
     readonly from: "cache" | "fetched";
     /** What was notable, as a fetch that failed while a policy was cached. */
     readonly why?: string;
+    /** What that was, in the words of RFC 8460. */
+    readonly failure?: PolicyError["type"];
   }
   /** The domain has a record, its policy cannot be had and none is cached: delivery goes on. */
-  | { readonly status: "error"; readonly domain: string; readonly why: string };
+  | {
+    readonly status: "error";
+    readonly domain: string;
+    readonly why: string;
+    readonly failure?: PolicyError["type"];
+  };
 
 /** The DNS gave no answer to rely on while nothing was cached: the attempt fails temporarily. */
 export interface MtaStsUnknown {
