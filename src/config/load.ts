@@ -16,6 +16,8 @@ import {
   type PlacedRoutes,
 } from "./checks.ts";
 import { accountsOf } from "./accounts.ts";
+import { dkimOf } from "./dkim.ts";
+import { dkimOf } from "./dkim.ts";
 import { hostName } from "../dns/names.ts";
 import { type Environment, fillIn } from "./environment.ts";
 import {
@@ -76,7 +78,7 @@ export function loadConfig(source: ConfigSource): Config {
     throw new ConfigError(problems.map((problem) => formatProblem(problem, tree)));
   }
   const data = parsed.data;
-  const warnings = secretsInClear(data, tree);
+  const warnings = [...secretsInClear(data, tree), ...built.dkim.warnings];
   return {
     ...(file === undefined ? {} : { file }),
     hostname: data.hostname ?? systemHostname(source),
@@ -95,6 +97,8 @@ export function loadConfig(source: ConfigSource): Config {
     },
     accounts: built.accounts,
     routes: built.routes,
+    ...(built.dkim.keys.size > 0 ? { dkim: built.dkim.keys } : {}),
+    dkim: built.dkim,
     transports: built.transports,
     ...(warnings.length > 0 ? { warnings } : {}),
   };
@@ -157,12 +161,13 @@ function build(data: ConfigFile, base: string) {
   const transports = transportsOf(data, base, problems);
   const routes = routesOf(data, problems);
   const accounts = accountsOf(data.accounts, problems);
+  const dkim = dkimOf(data.domains, base, problems);
   problems.push(
     ...checkListeners(listeners),
     ...checkQueue(data.queue),
     ...checkRoutes(routes, data.queue.max_attempts),
   );
-  return { listeners, transports, accounts, routes, problems };
+  return { listeners, transports, accounts, routes, dkim, problems };
 }
 
 function listener(

@@ -7,6 +7,7 @@
  */
 import { z } from "zod";
 import { AccountEntry } from "./accounts.ts";
+import { DkimEntry } from "./dkim.ts";
 import { notOneOf } from "./problems.ts";
 import {
   DnsServer,
@@ -210,7 +211,8 @@ export const ConfigFile = z.strictObject({
   domains: z.record(
     z.string(),
     z.strictObject({
-      dkim: refused("cannot be honoured: this version does not sign; only routes can be set here"),
+      dkim: z.array(z.strictObject({ selector: DomainName, key_file: z.string().min(1) })).max(8)
+        .default([]),
       routes: Routes,
     }),
   ).default({}),

@@ -8,6 +8,8 @@
 import type { RetryPolicy } from "../../actors/retry.ts";
 import type { AddressPattern } from "../accounts/address_pattern.ts";
 import type { AccountLimits } from "../accounts/allowance.ts";
+import type { DkimKey } from "../dkim/keys.ts";
+import type { DomainKeys } from "../dkim/signer.ts";
 import type { StoredCredentials } from "../smtp/sasl/credentials.ts";
 import type { MechanismName } from "../smtp/sasl/mechanism.ts";
 import type { DomainPattern } from "./domain_pattern.ts";
@@ -32,10 +34,20 @@ export interface Config {
   /** Those that the config file holds; the data folder may hold more. */
   readonly accounts: readonly AccountConfig[];
   readonly routes: RouteTable;
+  /** Keys that sign what leaves, by domain of the author; no domain without a key. */
+  readonly dkim: ReadonlyMap<string, readonly DkimKeyConfig[]>;
   /** By name; always has "direct". */
   readonly transports: ReadonlyMap<string, TransportConfig>;
   /** What the operator should know though the config is taken; a line each, absent for none. */
   readonly warnings?: readonly string[];
+}
+
+export interface DkimKeyConfig {
+  /** One or more labels of a domain name. */
+  readonly selector: string;
+  /** Absolute path of a PKCS #8 PEM file, and what it holds. */
+  readonly keyFile: string;
+  readonly key: DkimKey;
 }
 
 export interface DnsConfig {

@@ -5,6 +5,8 @@
 import { createHash, createPrivateKey, createPublicKey } from "node:crypto";
 import type { RecordData } from "../ports.ts";
 
+const KEY = /-----BEGIN ((?:EC |RSA )?PRIVATE KEY)-----[^-]*-----END \1-----/;
+
 /** The file holds no private key; one line, which names the file and repeats none of it. */
 export class BadHostKey extends Error {
   override readonly name = "BadHostKey";
@@ -28,7 +30,9 @@ export function spkiDigest(keyFile: string): Uint8Array {
 /** @param file names the key in errors @throws BadHostKey */
 export function spkiDigestOfPem(pem: string, file: string): Uint8Array {
   try {
-    const key = createPrivateKey(pem).export({ type: "pkcs8", format: "pem" });
+    // Files of OpenSSL may begin with the parameters of a curve.
+    const [block = ""] = KEY.exec(pem) ?? [];
+    const key = createPrivateKey(`${block}\n`).export({ type: "pkcs8", format: "pem" });
     const spki = createPublicKey(key).export({ type: "spki", format: "der" });
     return new Uint8Array(createHash("sha256").update(spki).digest());
   } catch {
