@@ -17,7 +17,6 @@ import {
 } from "./checks.ts";
 import { accountsOf } from "./accounts.ts";
 import { dkimOf } from "./dkim.ts";
-import { dkimOf } from "./dkim.ts";
 import { hostName } from "../dns/names.ts";
 import { type Environment, fillIn } from "./environment.ts";
 import {
@@ -31,6 +30,7 @@ import {
   reasonOf,
 } from "./problems.ts";
 import { ConfigFile, type RouteEntry } from "./schema.ts";
+import { tlsOf } from "./tls.ts";
 import { secretsInClear, transportsOf } from "./transports.ts";
 import type { CertificateFiles, Config, HeaderCriterion, ListenerConfig } from "./types.ts";
 
@@ -84,6 +84,7 @@ export function loadConfig(source: ConfigSource): Config {
     hostname: data.hostname ?? systemHostname(source),
     dataDir: source.dataDir === undefined ? resolve(base, data.data_dir) : resolve(source.dataDir),
     dns: { servers: data.dns.servers, trustAd: data.dns.trust_ad },
+    tls: built.tls,
     listeners: built.listeners,
     queue: {
       retry: {
@@ -97,8 +98,7 @@ export function loadConfig(source: ConfigSource): Config {
     },
     accounts: built.accounts,
     routes: built.routes,
-    ...(built.dkim.keys.size > 0 ? { dkim: built.dkim.keys } : {}),
-    dkim: built.dkim,
+    dkim: built.dkim.keys,
     transports: built.transports,
     ...(warnings.length > 0 ? { warnings } : {}),
   };
@@ -159,6 +159,7 @@ function build(data: ConfigFile, base: string) {
     listener(name, entry, base, problems)
   );
   const transports = transportsOf(data, base, problems);
+  const tls = tlsOf(data.tls, base, problems);
   const routes = routesOf(data, problems);
   const accounts = accountsOf(data.accounts, problems);
   const dkim = dkimOf(data.domains, base, problems);
@@ -167,7 +168,7 @@ function build(data: ConfigFile, base: string) {
     ...checkQueue(data.queue),
     ...checkRoutes(routes, data.queue.max_attempts),
   );
-  return { listeners, transports, accounts, routes, dkim, problems };
+  return { listeners, tls, transports, accounts, routes, dkim, problems };
 }
 
 function listener(

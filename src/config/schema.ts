@@ -7,7 +7,6 @@
  */
 import { z } from "zod";
 import { AccountEntry } from "./accounts.ts";
-import { DkimEntry } from "./dkim.ts";
 import { notOneOf } from "./problems.ts";
 import {
   DnsServer,
@@ -187,6 +186,10 @@ export const ConfigFile = z.strictObject({
     trust_ad: z.union([z.literal("auto"), z.boolean()], {
       error: 'is not "auto", true or false',
     }).default("auto"),
+  }).prefault({}),
+  tls: z.strictObject({
+    ca_file: z.string().min(1).optional(),
+    reports: z.boolean().default(true),
   }).prefault({}),
   listen: z.record(z.string(), Listener).default({}),
   queue: z.strictObject({

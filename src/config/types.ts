@@ -9,7 +9,6 @@ import type { RetryPolicy } from "../../actors/retry.ts";
 import type { AddressPattern } from "../accounts/address_pattern.ts";
 import type { AccountLimits } from "../accounts/allowance.ts";
 import type { DkimKey } from "../dkim/keys.ts";
-import type { DomainKeys } from "../dkim/signer.ts";
 import type { StoredCredentials } from "../smtp/sasl/credentials.ts";
 import type { MechanismName } from "../smtp/sasl/mechanism.ts";
 import type { DomainPattern } from "./domain_pattern.ts";
@@ -29,6 +28,7 @@ export interface Config {
   /** Absolute path of the data folder. */
   readonly dataDir: string;
   readonly dns: DnsConfig;
+  readonly tls: TlsConfig;
   readonly listeners: readonly ListenerConfig[];
   readonly queue: QueueConfig;
   /** Those that the config file holds; the data folder may hold more. */
@@ -48,6 +48,14 @@ export interface DkimKeyConfig {
   /** Absolute path of a PKCS #8 PEM file, and what it holds. */
   readonly keyFile: string;
   readonly key: DkimKey;
+}
+
+/** TLS towards MX hosts and policy hosts. */
+export interface TlsConfig {
+  /** Trust anchors in PEM beside those of the CA store; absent: none. */
+  readonly ca?: readonly string[];
+  /** Whether TLS reports (RFC 8460) are sent to the domains that ask for them. */
+  readonly reports: boolean;
 }
 
 export interface DnsConfig {

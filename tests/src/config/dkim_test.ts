@@ -27,7 +27,8 @@ describe("dkim in a config", () => {
     }
     throw new Error("the config was taken");
   }
-  const write = (name: string, text: string) => Deno.writeTextFileSync(`${folder}/${name}`, text);
+  const write = (name: string, text: string) =>
+    Deno.writeTextFileSync(`${folder}/${name}`, text, { mode: 0o600 });
   const pem = (key: KeyObject) => String(key.export({ type: "pkcs8", format: "pem" }));
 
   it("is taken, with paths beside the config", () => {
@@ -48,6 +49,23 @@ describe("dkim in a config", () => {
     );
     assert.match(line!, /dkim\[1\]\.selector: "a" is the selector of another key too/i);
     assert.deepEqual(more, []);
+  });
+
+  it("keeps its keys from others", () => {
+    write("open.pem", dkimKeyPem(makeDkimKey("ed25519")));
+    Deno.chmodSync(`${folder}/open.pem`, 0o644);
+    const [line, ...more] = linesOf('[{ selector = "a", key_file = "open.pem" }]');
+    assert.match(line!, /open\.pem is open to others \(mode 0644\); chmod 640 or 600 it/);
+    assert.deepEqual(more, []);
+    Deno.chmodSync(`${folder}/open.pem`, 0o640);
+    assert.equal(load('[{ selector = "a", key_file = "open.pem" }]').dkim.size, 1);
+  });
+
+  it("warns of RSA keys that are short, and takes them", () => {
+    write("short.pem", rsa(1024));
+    const { dkim, warnings } = load('[{ selector = "a", key_file = "short.pem" }]');
+    assert.equal(dkim.size, 1);
+    assert.match(warnings!.join(), /dkim\[0\]\.key_file: .*short\.pem has 1024 bits/);
   });
 
   const rsa = (modulusLength: number) =>
