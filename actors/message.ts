@@ -16,7 +16,7 @@
 import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
 import { classify } from "./classification/classify.ts";
 import type { Finding, Outcome, TransportChoice, TriedAddress } from "./ports.ts";
-import { lastAttemptAt, nextAttemptAt, type RetryPolicy } from "./retry.ts";
+import { nextAttemptAt, type RetryPolicy } from "./retry.ts";
 
 export type Status = "queued" | "attempting" | "held" | "delivered" | "failed" | "cancelled";
 
@@ -40,6 +40,11 @@ export interface Message {
   readonly tried: readonly TriedAddress[];
   readonly delayReported: boolean;
   readonly lastFailure?: EventData<"Failed">;
+  readonly delivery?: EventData<"Delivered">;
+  /** When the latest attempt was started, epoch milliseconds. */
+  readonly lastAttempt?: number;
+  /** When the report on its conclusion is due, epoch milliseconds; undefined when none is. */
+  readonly reportDue?: number;
 }
 
 /** Enough for two families and several hosts over all attempts; bounds the state. */
@@ -280,6 +285,7 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
         attempts: event.data.attempt,
         due: Date.parse(event.data.next),
         attemptStarted: Date.parse(event.time),
+        lastAttempt: Date.parse(event.time),
       };
     case "TransportChosen":
     case "DestinationsResolved":
@@ -295,12 +301,14 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     }
     case "Delivered":
       must("attempting");
-      return { ...ended(next), status: "delivered" };
+      return { ...ended(next), ...reportDue(event.data), status: "delivered", delivery: event.data };
     case "Failed": {
       if (!event.data.permanent) must("attempting");
       else must("attempting", "queued");
       const failed = { ...ended(next), lastFailure: event.data };
-      if (event.data.permanent) return { ...failed, status: "failed" };
+      if (event.data.permanent) {
+        return { ...failed, ...reportDue(event.data), status: "failed" };
+      }
       return {
         ...failed,
         status: "queued",
@@ -309,7 +317,7 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
       };
     }
     case "DSNSent":
-      return event.data.kind === "delayed" ? { ...next, delayReported: true } : next;
+      return event.data.kind === "delayed" ? { ...next, delayReported: true } : reported(next);
     case "Held":
       must("queued", "attempting");
       return { ...ended(next), status: "held" };
@@ -337,8 +345,23 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     case "MtaStsPolicyStored":
     case "TLSReportStarted":
     case "TLSReportSent":
+    case "AddressSuppressed":
+    case "SuppressionLifted":
+    case "WebhookAdvanced":
+    case "WebhookParked":
+    case "WebhookResumed":
+    case "StreamsArchived":
+    case "StreamsPruned":
       throw new ImpossibleEvent(`${event.type} on the stream of a message`);
   }
+}
+
+const reportDue = ({ reportDue }: { readonly reportDue?: string | undefined }) =>
+  reportDue === undefined ? {} : { reportDue: Date.parse(reportDue) };
+
+function reported(state: Message): Message {
+  const { reportDue: _, ...rest } = state;
+  return rest;
 }
 
 function ended(state: Message): Message {
@@ -349,39 +372,4 @@ function ended(state: Message): Message {
 /** The state of a stream; undefined for one without events. */
 export function fold(events: readonly StoredEvent[]): Message | undefined {
   return events.reduce<Message | undefined>(evolve, undefined);
-}
-
-/** A report that is due, or why there is none; undefined when there is nothing to report. */
-export type ReportDecision =
-  | { readonly kind: "failed" | "delayed"; readonly until?: number }
-  | { readonly kind: "failed" | "delayed"; readonly notSent: string };
-
-/**
- * Whether the sender hears of a failure (RFC 3461, section 4.1; RFC 5321, section 6.1): of every
- * permanent one, and once of a delay.
- */
-export function decideReport(
-  state: Message,
-  failure: EventData<"Failed">,
-  policy: RetryPolicy,
-): ReportDecision | undefined {
-  if (failure.permanent) return decideNotice("failed", state);
-  if (state.delayReported || failure.reason === INTERRUPTED) return undefined;
-  if (state.attempts < policy.delayNoticeAfter) return undefined;
-  const until = lastAttemptAt(policy, state.attempts, state.due, state.arrived);
-  return decideNotice("delayed", state, until);
-}
-
-/** What the envelope allows to be reported: nothing to the null reverse-path, else as NOTIFY says. */
-export function decideNotice(
-  kind: "failed" | "delayed",
-  state: Message,
-  until?: number,
-): ReportDecision {
-  const { mailFrom, dsn } = state.enqueued;
-  if (mailFrom === "") return { kind, notSent: "the sender is the null reverse-path" };
-  if (dsn.notify && !dsn.notify.includes(kind === "failed" ? "FAILURE" : "DELAY")) {
-    return { kind, notSent: `the sender asked for NOTIFY=${dsn.notify.join(",")}` };
-  }
-  return { kind, ...(until === undefined ? {} : { until }) };
 }

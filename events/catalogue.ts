@@ -121,6 +121,10 @@ export const Enqueued = z.strictObject({
   due: Timestamp,
   /** Of MT-PRIORITY (RFC 6710): the higher the sooner; absent where none was asked for, like 0. */
   priority: z.int().min(-9).max(9).optional(),
+  /** After this time it is not tried any more: the deadline that the submitter set. */
+  expires: Timestamp.optional(),
+  /** DKIM-Signature fields, each with its CRLF, that are sent before the stored message. */
+  signatures: z.array(z.string()).optional(),
   /** What the submitter wants to find it by; shown, and never sent. */
   metadata: z.record(z.string(), z.string()).optional(),
   /** The key that makes a repeated request the same one, and SHA-256 over that request. */
@@ -131,6 +135,8 @@ export const AttemptStarted = z.strictObject({
   attempt: z.int().min(1),
   /** When the next attempt is due should this one fail. */
   next: Timestamp,
+  /** It was due since then, and its destination was down for that reason. */
+  waited: z.strictObject({ since: Timestamp, why: z.string() }).optional(),
 });
 
 export const TransportChosen = z.strictObject({
@@ -298,6 +304,8 @@ export const Delivered = z.strictObject({
   }),
   /** Milliseconds from Enqueued to the final reply. */
   queued: Count,
+  /** When the sender is told so, where other recipients may share the report. */
+  reportDue: Timestamp.optional(),
 });
 
 /**
@@ -341,6 +349,10 @@ export const Failed = z.strictObject({
   reply: Reply.optional(),
   /** When it is tried again; absent when it is not. */
   next: Timestamp.optional(),
+  /** Seconds for which the reply asked us to wait; `next` is not before that. */
+  retryAfter: Count.optional(),
+  /** When the sender is told so, where other recipients may share the report. */
+  reportDue: Timestamp.optional(),
   /** Stack of a fault in our own code, for whoever has to mend it. */
   stack: z.string().optional(),
 });
@@ -415,6 +427,73 @@ export const TLSReportSent = z.strictObject({
   notSent: z.string().optional(),
 });
 
+/**
+ * New mail to an address is refused from now on: of one account, or (absent) of everybody. On the
+ * stream `suppression ADDRESS`; the address is in the form in which addresses are compared.
+ */
+export const AddressSuppressed = z.strictObject({
+  ...Act,
+  address: z.string(),
+  account: z.string().optional(),
+  cause: z.enum(["bounce", "complaint", "manual"]),
+  /** For a bounce: the stream of the message that failed, and what the server said. */
+  message: z.string().optional(),
+  reply: Reply.optional(),
+  /** When it ends by itself; absent: never. */
+  expires: Timestamp.optional(),
+});
+export const SuppressionLifted = z.strictObject({
+  ...Act,
+  address: z.string(),
+  account: z.string().optional(),
+});
+
+/**
+ * A webhook endpoint has been told of all that concerns it up to a position of the log. These
+ * three stand on the streams `webhook NAME DAY`.
+ */
+export const WebhookAdvanced = z.strictObject({
+  endpoint: z.string(),
+  upTo: Count,
+  /** Events that it took, and that were given up, in all. */
+  told: Count,
+  givenUp: Count,
+});
+/** Nothing more is sent to it until somebody resumes it. */
+export const WebhookParked = z.strictObject({ ...Act, endpoint: z.string() });
+/** `skipTo`: what happened up to this position is not told any more. */
+export const WebhookResumed = z.strictObject({
+  ...Act,
+  endpoint: z.string(),
+  skipTo: Count.optional(),
+});
+
+/**
+ * Finished streams have been written to a file of the archive, durably, on the stream `retention`.
+ * They are pruned from the store from then on.
+ */
+export const StreamsArchived = z.strictObject({
+  /** Name in the folder `archive`. */
+  file: z.string().regex(/^\d{4}-\d\d-\d\d-\d{6}\.jsonl\.gz$/),
+  /** Over the octets of the file. */
+  sha256: Sha256,
+  octets: Count,
+  streams: Count,
+  events: Count,
+  /** The first and the last of the streams, in the order of their names. */
+  first: z.string(),
+  last: z.string(),
+  /** Positions of the first and the last of the events; others lie between them. */
+  from: Count,
+  to: Count,
+});
+/** The events that this file holds are in the store no more. */
+export const StreamsPruned = z.strictObject({
+  file: z.string(),
+  /** Streams that were left because they have grown since. */
+  left: Count,
+});
+
 /** Turns the data of one schema version into that of the next. */
 export type Upcaster = (data: Record<string, unknown>) => Record<string, unknown>;
 
@@ -456,6 +535,13 @@ export const CATALOGUE = {
   MtaStsPolicyStored: entry(1, MtaStsPolicyStored),
   TLSReportStarted: entry(1, TLSReportStarted),
   TLSReportSent: entry(1, TLSReportSent),
+  AddressSuppressed: entry(1, AddressSuppressed),
+  SuppressionLifted: entry(1, SuppressionLifted),
+  WebhookAdvanced: entry(1, WebhookAdvanced),
+  WebhookParked: entry(1, WebhookParked),
+  WebhookResumed: entry(1, WebhookResumed),
+  StreamsArchived: entry(1, StreamsArchived),
+  StreamsPruned: entry(1, StreamsPruned),
 } as const;
 
 export type EventType = keyof typeof CATALOGUE;

@@ -166,6 +166,12 @@ function cellsOf(event: StoredEvent): Cells {
     case "IntakePaused":
     case "IntakeResumed":
       return { who: event.data.who, text: event.data.why };
+    case "AddressSuppressed":
+    case "SuppressionLifted":
+      return { who: event.data.who, text: `${event.data.address}: ${event.data.why}` };
+    case "WebhookParked":
+    case "WebhookResumed":
+      return { who: event.data.who, text: `${event.data.endpoint}: ${event.data.why}` };
     case "HoldRuleAdded":
     case "HoldRuleRemoved":
       return { who: event.data.who, text: `rule ${event.data.id}: ${event.data.why}` };

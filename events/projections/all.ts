@@ -3,7 +3,9 @@ import type { Projection, Row } from "../projection.ts";
 import { idempotencyProjection } from "./idempotency.ts";
 import { mtaStsProjection } from "./mta_sts.ts";
 import { queueProjection } from "./queue.ts";
+import { suppressionProjection } from "./suppression.ts";
 import { tlsReportsProjection } from "./tls_reports.ts";
+import { webhooksProjection } from "./webhooks.ts";
 
 /** Each knows the shape of its own rows; the log hands them on without looking in. */
 const asRows = <R extends Row>(projection: Projection<R>): Projection<Row> =>
@@ -14,4 +16,6 @@ export const PROJECTIONS: readonly Projection<Row>[] = [
   asRows(idempotencyProjection),
   asRows(mtaStsProjection),
   asRows(tlsReportsProjection),
+  asRows(suppressionProjection),
+  asRows(webhooksProjection),
 ];

@@ -36,6 +36,10 @@ export type QueueRow = {
   readonly priority: number;
   /** 1 when the sender was told of the delay, or was not to be told. */
   readonly delay_reported: number;
+  /** Deadline that the submitter set. */
+  readonly expires: number | null;
+  /** How many recipients the submission had. */
+  readonly recipients: number;
   /** Operator's choice of transport, if any. */
   readonly override: string | null;
   /** Transport of the latest attempt. */
@@ -48,7 +52,9 @@ export type QueueRow = {
   readonly created: number;
   readonly updated: number;
   readonly finished: number | null;
-  /** SHA-256 of the body while it is needed; null once it is released. */
+  /** When the sender is told how it ended; null once that is done, or when nothing is told. */
+  readonly report_due: number | null;
+  /** SHA-256 of the body while it is needed, for the report at last; null once it is released. */
   readonly body: string | null;
 };
 
@@ -57,7 +63,7 @@ export const domainOf = (address: string): string =>
 
 export const queueProjection: Projection<QueueRow> = {
   name: "queue",
-  version: 3,
+  version: 5,
   columns: {
     stream: "TEXT",
     version: "INTEGER",
@@ -71,6 +77,8 @@ export const queueProjection: Projection<QueueRow> = {
     attempts: "INTEGER",
     priority: "INTEGER",
     delay_reported: "INTEGER",
+    expires: "INTEGER",
+    recipients: "INTEGER",
     override: "TEXT",
     transport: "TEXT",
     last_error: "TEXT",
@@ -79,6 +87,7 @@ export const queueProjection: Projection<QueueRow> = {
     created: "INTEGER",
     updated: "INTEGER",
     finished: "INTEGER",
+    report_due: "INTEGER",
     body: "TEXT",
   },
   counted: "state",
@@ -87,6 +96,8 @@ export const queueProjection: Projection<QueueRow> = {
     queue_due: "(due, stream) WHERE state = 'queued'",
     queue_state: "(state, stream)",
     queue_pending: "(stream) WHERE finished IS NULL",
+    queue_report: "(report_due, stream) WHERE report_due IS NOT NULL",
+    queue_report_of: "(submission, stream) WHERE report_due IS NOT NULL",
     queue_account: "(account, stream) WHERE account IS NOT NULL",
     queue_domain: "(domain, stream)",
     queue_sender: "(lower(sender), stream)",
@@ -113,6 +124,8 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
       attempts: 0,
       priority: d.priority ?? 0,
       delay_reported: 0,
+      expires: d.expires === undefined ? null : Date.parse(d.expires),
+      recipients: d.recipients ?? 1,
       override: null,
       transport: null,
       last_error: null,
@@ -121,6 +134,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
       created: at,
       updated: at,
       finished: null,
+      report_due: null,
       body: d.body,
     };
   }
@@ -142,7 +156,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
         state: "delivered",
         due: null,
         finished: at,
-        body: null,
+        ...awaitingReport(row, event.data.reportDue),
         last_error: null,
         class: null,
       };
@@ -153,7 +167,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
           state: "failed",
           due: null,
           finished: at,
-          body: null,
+          ...awaitingReport(row, event.data.reportDue),
           last_error: event.data.reason,
           class: event.data.class ?? null,
         }
@@ -182,7 +196,8 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "HostTried":
       return next;
     case "DSNSent":
-      return event.data.kind === "delayed" ? { ...next, delay_reported: 1 } : next;
+      if (event.data.kind === "delayed") return { ...next, delay_reported: 1 };
+      return row.report_due === null ? next : { ...next, report_due: null, body: null };
     case "DestinationDown":
     case "DestinationUp":
     case "HoldRuleAdded":
@@ -192,9 +207,20 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "MtaStsPolicyStored":
     case "TLSReportStarted":
     case "TLSReportSent":
+    case "AddressSuppressed":
+    case "SuppressionLifted":
+    case "WebhookAdvanced":
+    case "WebhookParked":
+    case "WebhookResumed":
+    case "StreamsArchived":
+    case "StreamsPruned":
       return next;
   }
 }
+
+/** A report shows the header at least of what it reports on. */
+const awaitingReport = ({ body }: QueueRow, due: string | undefined) =>
+  due === undefined ? { report_due: null, body: null } : { report_due: Date.parse(due), body };
 
 /** Selects messages everywhere in the same way; every criterion given must hold. */
 export interface QueueFilter {
@@ -230,6 +256,10 @@ export interface QueueView {
   nextDue(after: number): Promise<number | undefined>;
   /** Rows whose attempt has no outcome; after a start these are what a crash left open. */
   attempting(limit: number): Promise<QueueRow[]>;
+  /** Rows whose report is to be sent, by (report_due, stream). */
+  reports(limit: number): Promise<QueueRow[]>;
+  /** The same of one submission, by stream. */
+  reportsOf(submission: string, limit: number): Promise<QueueRow[]>;
   list(
     filter: QueueFilter,
     page: {

@@ -52,6 +52,29 @@ export function eventLine(event: StoredEvent): string {
       const went = to.map(({ uri, failed }) => failed === undefined ? uri : `${uri}: ${failed}`);
       return `to ${domain} about ${day}: ${notSent ?? went.join(", ")}`;
     }
+    case "AddressSuppressed": {
+      const { address: whose, account, cause, who, why, expires } = event.data;
+      const scope = account === undefined ? "" : ` for account ${account}`;
+      const until = expires === undefined ? "" : `, until ${expires}`;
+      return `${whose}${scope} (${cause}), by ${who}: ${why}${until}`;
+    }
+    case "SuppressionLifted": {
+      const { address: whose, account, who, why } = event.data;
+      return `${whose}${account === undefined ? "" : ` for account ${account}`}, by ${who}: ${why}`;
+    }
+    case "WebhookAdvanced": {
+      const { endpoint, upTo, told, givenUp } = event.data;
+      return `${endpoint} up to position ${upTo}, ${told} told, ${givenUp} given up`;
+    }
+    case "WebhookParked":
+    case "WebhookResumed":
+      return `${event.data.endpoint}, by ${event.data.who}: ${event.data.why}`;
+    case "StreamsArchived": {
+      const { file, streams, events, sha256 } = event.data;
+      return `${streams} streams, ${events} events in ${file} (SHA-256 ${sha256})`;
+    }
+    case "StreamsPruned":
+      return `${event.data.file}${event.data.left === 0 ? "" : `, ${event.data.left} left`}`;
     case "Held":
     case "Cancelled":
     case "IntakePaused":
