@@ -21,7 +21,9 @@ import type { Sessions } from "../smtp/sessions.ts";
 import type { Verdict } from "../smtp/verdict.ts";
 import { policyKey, type TlsPolicy } from "../tls/policy.ts";
 import { type Reporting, sessionResults } from "../tls/reports/results.ts";
+import { contentSize, openContent } from "./content.ts";
 import { goesOn, type HostVerdict, isPolicyRefusal, replyFact } from "./outcome.ts";
+import { reportTwin } from "./report_twin.ts";
 
 /** What submitting needs of the world. */
 export interface SubmitPorts {
@@ -219,15 +221,18 @@ class Trial {
 
   async #send(): Promise<Verdict> {
     const { bodies } = this.ports;
-    const { mailFrom, rcptTo, dsn, size, has8bit, smtputf8, requireTLS, body } = this.job.message;
-    const { recipients: [verdict], phases } = await this.#session!.send({
+    const session = this.#session!;
+    const twin = await reportTwin(bodies, this.job.message, session.extensions);
+    const message = twin?.message ?? this.job.message;
+    const { mailFrom, rcptTo, dsn, has8bit, smtputf8, requireTLS } = message;
+    const { recipients: [verdict], phases } = await session.send({
       mailFrom,
       recipients: [{ rcptTo, dsn }],
-      size,
+      size: contentSize(message),
       has8bit,
       smtputf8,
       requireTLS,
-      body: () => bodies.open(body),
+      body: () => twin ? Promise.resolve(twin.body) : openContent(bodies, message),
     }, this.signal);
     Object.assign(this.#phases, phases);
     return verdict!;

@@ -11,12 +11,14 @@ import { IntakeIsPaused } from "../../actors/admission.ts";
 import { StoreUnavailable } from "../../events/store.ts";
 import type { AccountGate } from "../accounts/gate.ts";
 import type { AccountConfig } from "../config/types.ts";
+import type { DkimSigner } from "../dkim/signer.ts";
 import { isAscii, parseMailbox } from "../smtp/address.ts";
 import { compose } from "../submission/compose.ts";
 import { ComposeRequest, recipientsOf } from "../submission/compose_request.ts";
 import { DEFAULT_INTAKE_LIMITS, Intake, type TakenMessage } from "../submission/intake.ts";
 import { LineEnds } from "../submission/line_ends.ts";
 import { Refusal } from "../submission/refusal.ts";
+import { suppressed } from "../submission/suppressed.ts";
 import { newMessageId, type Trace } from "../submission/trace.ts";
 import {
   type BodyLimits,
@@ -58,6 +60,8 @@ export interface SubmitPorts {
     get(name: string): AccountConfig | undefined;
     readonly gate: Pick<AccountGate, "checkSender" | "checkHeader" | "takeAllowance">;
   };
+  /** Signs what is taken; absent: nothing is signed. */
+  readonly signer?: Pick<DkimSigner, "begin">;
   /** Name of the listener. */
   readonly listener: string;
 }
@@ -195,15 +199,22 @@ class Door {
   ): Promise<Answer> {
     const { submitter, bodies, accounts } = this.ports;
     if (submitter.paused) throw new IntakeIsPaused("no new mail is taken for now");
+    this.#checkSuppressed(envelope);
     const account = this.#account;
     const giveBack = account &&
       await accounts?.gate.takeAllowance(account, envelope.recipients.length);
     const id = submitter.newSubmissionId();
-    const intake = new Intake(bodies, this.#trace(id, envelope), {
-      ...DEFAULT_INTAKE_LIMITS,
-      // The content is held to its limit before: this one is for the line ends that it gains.
-      messageSize: 2 * this.limits.message,
-    }, account && ((header) => accounts?.gate.checkHeader(account, header)));
+    const intake = new Intake(
+      bodies,
+      this.#trace(id, envelope),
+      {
+        ...DEFAULT_INTAKE_LIMITS,
+        // The content is held to its limit before: this one is for the line ends that it gains.
+        messageSize: 2 * this.limits.message,
+      },
+      account && ((header) => accounts?.gate.checkHeader(account, header)),
+      this.ports.signer,
+    );
     try {
       for await (const octets of content(id)) {
         intake.write(octets);
@@ -256,6 +267,7 @@ class Door {
       smtputf8: taken.internationalized || ![mailFrom, ...recipients].every(isAscii),
       requireTLS,
       ...(taken.tlsOptional ? { tlsOptional: true } : {}),
+      ...(taken.signatures ? { signatures: taken.signatures } : {}),
       source: {
         kind: "http",
         listener: this.ports.listener,
@@ -267,6 +279,17 @@ class Door {
         ? {}
         : { idempotency: { key: this.#key, request: hash.digest("hex") } }),
     };
+  }
+
+  /** @throws RequestProblem 422 naming each recipient that is on the suppression list */
+  #checkSuppressed({ recipients }: Envelope): void {
+    const errors = recipients.flatMap((rcptTo) => {
+      const entry = this.ports.submitter.suppressed?.(rcptTo, this.asked.principal.account);
+      if (!entry) return [];
+      const { enhanced, message } = suppressed(entry);
+      return [{ detail: `${rcptTo}: ${message} (${enhanced})` }];
+    });
+    if (errors.length > 0) throw unprocessable(errors);
   }
 
   #checkSender(mailFrom: string): void {

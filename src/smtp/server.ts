@@ -8,6 +8,7 @@
 import { createServer, type Server, type Socket } from "node:net";
 import type { BodyStore, Clock, Log, Submitter } from "../../actors/ports.ts";
 import type { AccountGate } from "../accounts/gate.ts";
+import type { DkimSigner } from "../dkim/signer.ts";
 import { isDomain } from "./address.ts";
 import { type CertificateSource, fixedCertificate, type Pem } from "./server/certificate.ts";
 import { Connection } from "./server/connection.ts";
@@ -24,6 +25,8 @@ export interface SmtpServerPorts {
   readonly log: Log;
   /** Asks for a login before mail is taken; absent: none is needed. */
   readonly gate?: AccountGate;
+  /** Signs what is taken; absent: nothing is signed. */
+  readonly signer?: Pick<DkimSigner, "begin">;
 }
 
 export interface SmtpServerOptions {

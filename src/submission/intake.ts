@@ -4,7 +4,9 @@
  *  1. every octet passes the line check and the size limit
  *  2. the header section is kept back until it is whole (at most 256 KiB), and read
  *  3. Received, and Date and Message-ID where missing, are put before it
- *  4. from then on content flows through to the body store; nothing piles up here beyond what the
+ *  4. what DKIM signs is hashed as it flows by; the signatures stand beside the body, since they are
+ *     known only at its end and belong before its beginning
+ *  5. from then on content flows through to the body store; nothing piles up here beyond what the
  *     caller writes between two calls of `flush`
  *
  * What is wrong with the content is noted as `refusal` at once, and what follows is dropped: the
@@ -12,6 +14,7 @@
  */
 import { Buffer } from "node:buffer";
 import type { BodyStore, BodyWriter, StagedBody } from "../../events/store.ts";
+import type { DkimSigner, MessageSignature } from "../dkim/signer.ts";
 import { beginsWithField, headerLength, isInternationalized, scanHeader } from "./header.ts";
 import { LineCheck } from "./lines.ts";
 import { Refusal } from "./refusal.ts";
@@ -45,6 +48,8 @@ export interface TakenMessage {
   readonly internationalized: boolean;
   /** The header has `TLS-Required: No` (RFC 8689, section 5). */
   readonly tlsOptional: boolean;
+  /** DKIM-Signature fields, each with its CRLF, to be sent before the body; absent for none. */
+  readonly signatures?: string[];
 }
 
 /** Looks at the header section as it came in; says what stands against the message, if anything. */
@@ -57,6 +62,7 @@ export class Intake {
   readonly #trace: Trace;
   readonly #limits: IntakeLimits;
   readonly #inspect: InspectHeader | undefined;
+  readonly #signer: Pick<DkimSigner, "begin"> | undefined;
   readonly #lines: LineCheck;
   #size = 0;
   /** The header section so far, while it is not whole; grows by doubling. */
@@ -70,6 +76,7 @@ export class Intake {
   #tlsOptional = false;
   /** The recipient in our Received field is not ASCII. */
   #addedNonAscii = false;
+  #signature: MessageSignature | undefined;
   #refusal: Refusal | undefined;
 
   constructor(
@@ -77,11 +84,13 @@ export class Intake {
     trace: Trace,
     limits: IntakeLimits = DEFAULT_INTAKE_LIMITS,
     inspect?: InspectHeader,
+    signer?: Pick<DkimSigner, "begin">,
   ) {
     this.#bodies = bodies;
     this.#trace = trace;
     this.#limits = limits;
     this.#inspect = inspect;
+    this.#signer = signer;
     this.#lines = new LineCheck(limits.textLine);
   }
 
@@ -113,7 +122,10 @@ export class Intake {
     const fault = this.#lines.check(octets);
     if (fault) return this.refuse(fault);
     if (this.#header) this.#readHeader(octets);
-    else this.#pass(octets);
+    else {
+      this.#signature?.body(octets);
+      this.#pass(octets);
+    }
   }
 
   /**
@@ -142,12 +154,14 @@ export class Intake {
     if (this.#refusal) throw this.#refusal;
     await this.flush();
     const writer = this.#writer!;
+    const signatures = await this.#signature?.finish();
     return {
       body: await writer.finish(),
       messageId: this.#messageId,
       has8bit: this.#lines.has8bit || this.#addedNonAscii,
       internationalized: this.#internationalized || this.#addedNonAscii,
       tlsOptional: this.#tlsOptional,
+      ...(signatures ? { signatures } : {}),
     };
   }
 
@@ -201,7 +215,9 @@ export class Intake {
     }
     if (length < 0) return this.#keep(octets, searched);
     this.#endHeader(content.subarray(0, length));
-    if (!this.#refusal) this.#pass(content.subarray(length));
+    if (this.#refusal) return;
+    this.#signature?.body(content.subarray(length + CRLF.length)); // behind the empty line
+    this.#pass(content.subarray(length));
   }
 
   #keep(octets: Uint8Array, searched: number): void {
@@ -248,5 +264,6 @@ export class Intake {
     this.#addedNonAscii = fields.length > added.length;
     this.#pass(fields);
     if (header.length > 0) this.#pass(header);
+    if (this.#signer) this.#signature = this.#signer.begin(Buffer.concat([fields, header]));
   }
 }

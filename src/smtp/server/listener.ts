@@ -1,6 +1,7 @@
 /** What all sessions of a listener share, and what it announces (RFC 5321, section 4.1.1.1). */
 import type { BodyStore, Clock, Log, Submitter } from "../../../actors/ports.ts";
 import type { AccountGate } from "../../accounts/gate.ts";
+import type { DkimSigner } from "../../dkim/signer.ts";
 import type { CertificateSource } from "./certificate.ts";
 import type { SmtpLimits } from "./limits.ts";
 import type { Counters } from "./stats.ts";
@@ -16,6 +17,8 @@ export interface Listener {
   readonly tls: CertificateSource | undefined;
   /** Set where mail takes a login. */
   readonly gate: AccountGate | undefined;
+  /** Signs what is taken; absent: nothing is signed. */
+  readonly signer?: Pick<DkimSigner, "begin">;
   readonly submitter: Submitter;
   readonly bodies: BodyStore;
   readonly clock: Clock;

@@ -273,7 +273,7 @@ export class Session {
   }
 
   #intake(transaction: Transaction): { readonly id: string; readonly intake: Intake } {
-    const { bodies, clock, gate, hostname, limits, submitter } = this.#listener;
+    const { bodies, clock, gate, hostname, limits, signer, submitter } = this.#listener;
     const id = submitter.newSubmissionId();
     const only = transaction.onlyRecipient;
     const { account, parameters: { priority } } = transaction;
@@ -291,6 +291,7 @@ export class Session {
       },
       limits,
       account && ((header) => gate!.checkHeader(account, header)),
+      signer,
     );
     return { id, intake };
   }

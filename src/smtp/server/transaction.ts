@@ -68,6 +68,7 @@ export class Transaction {
       smtputf8: this.parameters.smtputf8 && needed,
       requireTLS: this.parameters.requireTLS,
       ...(taken.tlsOptional ? { tlsOptional: true } : {}),
+      ...(taken.signatures ? { signatures: taken.signatures } : {}),
       source,
       ...(due === undefined ? {} : { due }),
       ...(priority === undefined ? {} : { priority }),
