@@ -48,6 +48,8 @@ export interface OpenStore {
   readonly raw: RawLog;
   /** The row of a projection; undefined when there is none. @throws when it cannot be read */
   row<R extends Row>(projection: Projection<R>, key: string): R | undefined;
+  /** Up to `limit` rows with a greater key, by key. @throws when they cannot be read */
+  page<R extends Row>(projection: Projection<R>, after: string, limit: number): R[];
   /** Verifies the checkpoints of this installation. */
   readonly publicKey: KeyObject;
   /** Streams that were found broken: to be quarantined. */
@@ -123,6 +125,8 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
       raw: rawLog(engine),
       row: <R extends Row>(projection: Projection<R>, key: string) =>
         database.rows(projection.name, [key])[0] as R | undefined,
+      page: <R extends Row>(projection: Projection<R>, after: string, limit: number) =>
+        database.page(projection.name, after, limit) as unknown as R[],
       publicKey,
       broken: [...new Map(broken.map((one) => [one.stream, one])).values()],
       lostBodies,

@@ -190,6 +190,11 @@ export class SqliteEngine implements StorageEngine {
     return keys.map((key) => table.get(key));
   }
 
+  /** Up to `limit` rows with a greater key, by key. */
+  page(projection: string, after: string, limit: number): Row[] {
+    return this.#table(projection).page(after, limit);
+  }
+
   body(sha256: string): StoredBody | undefined {
     return this.#statements.body.get(sha256) as StoredBody | undefined;
   }

@@ -18,6 +18,7 @@ export class ProjectionTable {
   readonly #get: StatementSync;
   readonly #insert: StatementSync;
   readonly #delete: StatementSync;
+  #page: StatementSync | undefined;
   readonly #updates = new Map<string, StatementSync>();
 
   /** The table must be there: see `createTable`. */
@@ -36,6 +37,14 @@ export class ProjectionTable {
 
   get(key: string): Row | undefined {
     return this.#get.get(key) as Row | undefined;
+  }
+
+  page(after: string, limit: number): Row[] {
+    this.#page ??= this.db.prepare(
+      `SELECT ${this.#columns.map(identifier).join(", ")} FROM ${this.#table}
+       WHERE ${this.#key} > ? ORDER BY ${this.#key} LIMIT ?`,
+    );
+    return this.#page.all(after, limit) as unknown as Row[];
   }
 
   write({ key, row, before }: RowChange): void {

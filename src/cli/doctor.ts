@@ -54,8 +54,9 @@ const command: Command = {
   },
 };
 
-/** Every stream is a message, but for the one of the operators' acts on new mail. */
+/** Every stream is a message, but for those of operators' acts on new mail, policies, reports. */
 const beginFold: BeginFold = (stream) => {
+  if (NO_MESSAGES.test(stream)) return () => {};
   if (stream === ADMISSION_STREAM) {
     let state: AdmissionState = { version: 0, rules: [] };
     return (event: StoredEvent) => void (state = evolveAdmission(state, event));
@@ -63,6 +64,9 @@ const beginFold: BeginFold = (stream) => {
   let message: Message | undefined;
   return (event: StoredEvent) => void (message = evolve(message, event));
 };
+
+/** Streams of facts that need no fold: src/tls/mta_sts_cache.ts, src/tls/reports/reporter.ts. */
+const NO_MESSAGES = /^(?:mta-sts|tls-report) /;
 
 function findingLines({ kind, where, what, means, repair, remedy, note }: DoctorFinding): string {
   const lines = [`${note ? "note: " : ""}${kind}: ${where}: ${what}`, `    means   ${means}`];

@@ -14,6 +14,10 @@ import {
 import { StubResolver } from "../dns/resolver.ts";
 import { formatServer } from "../dns/servers.ts";
 import { systemClock, systemRandom } from "../system.ts";
+import { allowsLoopback, trustAnchors } from "../tls/duties.ts";
+import { MtaStsPolicies } from "../tls/mta_sts.ts";
+import { PassingPolicies } from "../tls/mta_sts_cache.ts";
+import { HttpsPolicyFetcher } from "../tls/mta_sts_fetch.ts";
 import {
   type Command,
   CommandError,
@@ -63,6 +67,7 @@ export const resolve: Command = {
       ...(servers.length > 0 ? { servers } : {}),
       trustAd,
     });
+    const anchors = trustAnchors(config);
     const timeouts = { greeting: patience, ehlo: patience, tls: patience };
     const survey = await surveyDomain(
       {
@@ -71,6 +76,8 @@ export const resolve: Command = {
         resolver,
         dialer: new SocketDialer(),
         hostname: config.hostname,
+        mtaSts: policiesOf(config, resolver),
+        ...(anchors ? { ca: anchors } : {}),
         timeouts,
       },
       domain.slice(domain.lastIndexOf("@") + 1),
@@ -87,6 +94,22 @@ export const resolve: Command = {
     return survey.deliverable ? 0 : 1;
   },
 };
+
+/** Policies as they are published now: what a running queue has cached is not looked at. */
+function policiesOf(config: Config, resolver: StubResolver): MtaStsPolicies {
+  const anchors = trustAnchors(config);
+  const fetcher = new HttpsPolicyFetcher({
+    clock: systemClock,
+    resolver,
+    ca: () => anchors,
+    allowLoopback: () => allowsLoopback(config),
+  });
+  const cache = new PassingPolicies(systemClock.now);
+  return new MtaStsPolicies({ clock: systemClock, resolver, fetcher, cache, log: SILENT });
+}
+
+/** What goes wrong with a policy stands in what is printed. */
+const SILENT = { warn: () => {} };
 
 function directTransport(config: Config, name: string) {
   const transport = config.transports.get(name);
