@@ -6,6 +6,7 @@
  * the actors nor the code behind a port can tell which it is.
  */
 import type { EventData } from "../events/catalogue.ts";
+import type { SuppressionRow } from "../events/projections/suppression.ts";
 import type { StagedBody } from "../events/store.ts";
 
 export type { BodyReader, BodyStore, BodyWriter, EventStore } from "../events/store.ts";
@@ -118,6 +119,11 @@ export interface Findings {
   note(finding: Finding): void;
   /** Resolves when all that was noted is on disk. Called before the next host is tried. */
   flush(): Promise<void>;
+  /**
+   * The outcome of this message is certain while others of the attempt go on; resolves when it is
+   * on disk, or when that has failed. The attempt returns it once more.
+   */
+  settle(outcome: Outcome): Promise<void>;
 }
 
 /**
@@ -125,23 +131,48 @@ export interface Findings {
  * an outcome; what it throws is a fault of our own code.
  */
 export interface Delivery {
-  attempt(job: DeliveryJob, findings: Findings, signal: AbortSignal): Promise<Outcome>;
+  /**
+   * @param jobs recipients of one submission over one transport, at one destination: they go in one
+   *   transaction where the host takes them so, and each has its own outcome. At least one, at most
+   *   MAX_TOGETHER
+   * @param findings of each job, in their order
+   * @returns the outcomes, in their order
+   */
+  attempt(
+    jobs: readonly DeliveryJob[],
+    findings: readonly Findings[],
+    signal: AbortSignal,
+  ): Promise<readonly Outcome[]>;
 }
 
-/** What a report to the sender says. */
-export interface ReportRequest {
-  readonly kind: "failed" | "delayed";
-  readonly stream: string;
-  readonly message: EventData<"Enqueued">;
-  /** RFC 3339 time at which the message was enqueued. */
-  readonly arrived: string;
-  /** Epoch milliseconds of the attempt that it reports on. */
-  readonly at: number;
-  readonly attempt: number;
-  readonly failure: EventData<"Failed">;
-  /** For `delayed`: epoch milliseconds until which it is tried. */
-  readonly until?: number;
-}
+/** Recipients of one transaction: as many as every server takes (RFC 5321, section 4.5.3.1.8). */
+export const MAX_TOGETHER = 100;
+
+/** What a report says of one recipient. */
+export type RecipientReport =
+  & {
+    readonly stream: string;
+    readonly message: EventData<"Enqueued">;
+    /** RFC 3339 time at which the message was enqueued. */
+    readonly arrived: string;
+    /** Epoch milliseconds of the attempt that it reports on. */
+    readonly at: number;
+    readonly attempt: number;
+  }
+  & (
+    | { readonly kind: "failed"; readonly failure: EventData<"Failed"> }
+    | {
+      readonly kind: "delayed";
+      readonly failure: EventData<"Failed">;
+      /** Epoch milliseconds until which it is tried. */
+      readonly until?: number;
+    }
+    /** Handed to a host that does not report itself (RFC 3461, section 5.2.2). */
+    | { readonly kind: "relayed"; readonly delivery: EventData<"Delivered"> }
+  );
+
+/** Recipients of one submission; not empty. */
+export type ReportRequest = readonly [RecipientReport, ...RecipientReport[]];
 
 /** A report composed and staged, ready to be enqueued. */
 export interface ComposedReport {
@@ -149,6 +180,7 @@ export interface ComposedReport {
   readonly messageId: string;
   readonly has8bit: boolean;
   readonly smtputf8: boolean;
+  readonly signatures?: string[];
   /** Undoes the staging when the append that should carry it fails. */
   discard(): Promise<void>;
 }
@@ -179,6 +211,9 @@ export interface Submission {
   readonly due?: number;
   /** -9 to 9 (RFC 6710); absent: 0. */
   readonly priority?: number;
+  /** Epoch milliseconds after which it is not tried any more. */
+  readonly expires?: number;
+  readonly signatures?: EventData<"Enqueued">["signatures"];
   readonly metadata?: EventData<"Enqueued">["metadata"];
   readonly idempotency?: EventData<"Enqueued">["idempotency"];
 }
@@ -188,6 +223,11 @@ export interface Submitter {
   newSubmissionId(): string;
   /** New mail is turned away: saying so early saves the content. Absent: it never is. */
   readonly paused?: boolean;
+  /**
+   * The entry of the suppression list against mail of an account (or of nobody's) to an address.
+   * Whoever takes recipients asks, and refuses them. Absent: there is no list.
+   */
+  suppressed?(rcptTo: string, account: string | null): SuppressionRow | undefined;
   /**
    * Resolves with a stream per recipient, in order, when all are on disk: only then may the
    * sender be told so.

@@ -5,6 +5,7 @@
 import { StoreUnavailable } from "../events/store.ts";
 import type { Clock, EventStore, Ids, Submission, Submitter } from "./ports.ts";
 import type { Admission } from "./admission.ts";
+import type { Suppressions } from "./suppression.ts";
 import { decide } from "./message.ts";
 
 export class QueueSubmitter implements Submitter {
@@ -17,6 +18,8 @@ export class QueueSubmitter implements Submitter {
       readonly unavailable?: () => void;
       /** Hold rules and pauses; absent: there are none. */
       readonly admission?: Pick<Admission, "state" | "admit" | "holding">;
+      /** The suppression list; absent: there is none. */
+      readonly suppressions?: Pick<Suppressions, "against">;
     },
   ) {}
 
@@ -28,16 +31,22 @@ export class QueueSubmitter implements Submitter {
     return this.ports.admission?.state.paused !== undefined;
   }
 
+  suppressed(rcptTo: string, account: string | null): ReturnType<Suppressions["against"]> {
+    return this.ports.suppressions?.against(rcptTo, account);
+  }
+
   async submit(submission: Submission): Promise<{ stream: string; rcptTo: string }[]> {
     const { clock, ids, store, admission } = this.ports;
     admission?.admit();
-    const { id, body, recipients, due, ...rest } = submission;
+    const { id, body, recipients, due, expires, ...rest } = submission;
     const message = {
       ...rest,
       size: body.size,
       body: body.sha256,
       submission: id,
+      ...(recipients.length > 1 ? { recipients: recipients.length } : {}),
       due: new Date(due ?? clock.now()).toISOString(),
+      ...(expires === undefined ? {} : { expires: new Date(expires).toISOString() }),
     };
     const taken = recipients.map(({ rcptTo, dsn }) => {
       const facts = decide({ type: "Enqueue", data: { ...message, rcptTo, dsn } }, undefined);

@@ -19,6 +19,7 @@ import { accountsOf } from "./accounts.ts";
 import { dkimOf } from "./dkim.ts";
 import { hostName } from "../dns/names.ts";
 import { type Environment, fillIn } from "./environment.ts";
+import { webhooksOf } from "./errands.ts";
 import {
   ConfigError,
   describeIssue,
@@ -100,11 +101,17 @@ export function loadConfig(source: ConfigSource): Config {
     routes: built.routes,
     dkim: built.dkim.keys,
     transports: built.transports,
+    webhooks: built.webhooks,
+    suppression: {
+      automatic: data.suppression.automatic,
+      ...(data.suppression.expire === undefined ? {} : { expire: data.suppression.expire }),
+    },
+    retention: { keep: data.retention.keep },
     ...(warnings.length > 0 ? { warnings } : {}),
   };
 }
 
-function readToml(file: string): Record<string, unknown> {
+export function readToml(file: string): Record<string, unknown> {
   const fail = (why: string) => new ConfigError([`config: ${file}: ${why}`]);
   let text: string;
   try {
@@ -163,12 +170,14 @@ function build(data: ConfigFile, base: string) {
   const routes = routesOf(data, problems);
   const accounts = accountsOf(data.accounts, problems);
   const dkim = dkimOf(data.domains, base, problems);
+  const { webhooks, problems: ofWebhooks } = webhooksOf(data.webhooks);
   problems.push(
+    ...ofWebhooks,
     ...checkListeners(listeners),
     ...checkQueue(data.queue),
     ...checkRoutes(routes, data.queue.max_attempts),
   );
-  return { listeners, tls, transports, accounts, routes, dkim, problems };
+  return { listeners, tls, transports, accounts, routes, dkim, webhooks, problems };
 }
 
 function listener(

@@ -7,6 +7,7 @@
  */
 import { z } from "zod";
 import { AccountEntry } from "./accounts.ts";
+import { Retention, Suppression, Webhooks } from "./errands.ts";
 import { notOneOf } from "./problems.ts";
 import {
   DnsServer,
@@ -221,6 +222,9 @@ export const ConfigFile = z.strictObject({
   ).default({}),
   routes: Routes,
   transports: z.record(z.string(), Transport).default({}),
+  webhooks: Webhooks,
+  suppression: Suppression,
+  retention: Retention,
 });
 
 export type ConfigFile = z.infer<typeof ConfigFile>;

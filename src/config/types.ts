@@ -6,6 +6,7 @@
  * union here, a new shape in schema.ts, and nothing else in this folder.
  */
 import type { RetryPolicy } from "../../actors/retry.ts";
+import type { WebhookKind } from "../../actors/webhook_message.ts";
 import type { AddressPattern } from "../accounts/address_pattern.ts";
 import type { AccountLimits } from "../accounts/allowance.ts";
 import type { DkimKey } from "../dkim/keys.ts";
@@ -38,6 +39,9 @@ export interface Config {
   readonly dkim: ReadonlyMap<string, readonly DkimKeyConfig[]>;
   /** By name; always has "direct". */
   readonly transports: ReadonlyMap<string, TransportConfig>;
+  readonly webhooks: readonly WebhookConfig[];
+  readonly suppression: SuppressionConfig;
+  readonly retention: RetentionConfig;
   /** What the operator should know though the config is taken; a line each, absent for none. */
   readonly warnings?: readonly string[];
 }
@@ -56,6 +60,30 @@ export interface TlsConfig {
   readonly ca?: readonly string[];
   /** Whether TLS reports (RFC 8460) are sent to the domains that ask for them. */
   readonly reports: boolean;
+}
+
+/** An endpoint that is told what became of messages. */
+export interface WebhookConfig {
+  readonly name: string;
+  readonly url: string;
+  readonly secret: Secret;
+  readonly events: readonly WebhookKind[];
+  /** Only what concerns these accounts; absent: everything. */
+  readonly accounts?: readonly string[];
+  /** Milliseconds for which it may take nothing before it is parked. */
+  readonly parkAfter: number;
+}
+
+export interface SuppressionConfig {
+  /** Whether an address that its server does not know is refused from then on. */
+  readonly automatic: boolean;
+  /** Milliseconds for which; absent: until it is lifted. */
+  readonly expire?: number;
+}
+
+export interface RetentionConfig {
+  /** Milliseconds for which finished messages stay in the store; then they go to the archive. */
+  readonly keep: number;
 }
 
 export interface DnsConfig {

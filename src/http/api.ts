@@ -5,6 +5,8 @@
  *   /messages/ID/ACT         act on one                 acts.ts
  *   /queue/act               act on many                acts.ts
  *   /hold-rules, /intake …   what new mail meets        admission.ts
+ *   /suppressions            who is not written to      suppressions.ts
+ *   /webhooks …              who is told                webhooks.ts
  *   /openapi.json            all of it, described       openapi.ts
  */
 import { type Context, Hono } from "hono";
@@ -18,14 +20,18 @@ import { openApi } from "./openapi.ts";
 import { type Operation, type Principal, readQuery } from "./operation.ts";
 import { badRequest, RequestProblem, unavailable } from "./problem.ts";
 import { submitOperation, type SubmitPorts } from "./submit.ts";
+import { suppressionOperations, type SuppressionListPorts } from "./suppressions.ts";
 import type { Authenticate } from "./tokens.ts";
+import { webhookOperations, type WebhookPorts } from "./webhooks.ts";
 
 export interface ApiPorts
   extends
     ReadPorts,
     Omit<ActPorts, "queue" | "now">,
     Omit<AdmissionPorts, "queue" | "now">,
-    SubmitPorts {
+    SubmitPorts,
+    SuppressionListPorts,
+    WebhookPorts {
   readonly authenticate: Authenticate;
 }
 
@@ -41,6 +47,8 @@ export function operations(ports: ApiPorts, limits: BodyLimits): Operation[] {
     ...readOperations(ports),
     ...actOperations(ports, held),
     ...admissionOperations(ports, held),
+    ...suppressionOperations(ports, held),
+    ...webhookOperations(ports, held),
   ];
   let document: Record<string, unknown> | undefined;
   all.push({

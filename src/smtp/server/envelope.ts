@@ -4,6 +4,7 @@
  */
 import type { AccountConfig } from "../../config/types.ts";
 import { Refusal } from "../../submission/refusal.ts";
+import { suppressed } from "../../submission/suppressed.ts";
 import { formatMailbox, parseForwardPath, parseReversePath } from "../address.ts";
 import { readPath } from "./arguments.ts";
 import { paused, refusalFor } from "./faults.ts";
@@ -63,6 +64,8 @@ export async function addRecipient(
   if (!ascii && !smtputf8) throw notAscii();
   const address = mailbox ? formatMailbox(mailbox) : `postmaster@${hostname}`;
   if (transaction.has(address)) return undefined;
+  const entry = listener.submitter.suppressed?.(address, transaction.account?.name ?? null);
+  if (entry) throw suppressed(entry);
   const full = transaction.recipients >= limits.recipients
     ? new Refusal(452, "4.5.3", "too many recipients; send to the others in another message")
     : await overAllowance(listener, transaction.account, transaction.recipients + 1);
