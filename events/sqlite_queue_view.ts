@@ -72,6 +72,23 @@ export class SqliteQueueView implements QueueView, SubmissionCounts {
     );
   }
 
+  reports(limit: number): Promise<QueueRow[]> {
+    return this.#all(
+      `SELECT * FROM queue INDEXED BY queue_report WHERE report_due IS NOT NULL
+       ORDER BY report_due, stream LIMIT ?`,
+      limit,
+    );
+  }
+
+  reportsOf(submission: string, limit: number): Promise<QueueRow[]> {
+    return this.#all(
+      `SELECT * FROM queue INDEXED BY queue_report_of
+       WHERE report_due IS NOT NULL AND submission = ? ORDER BY stream LIMIT ?`,
+      submission,
+      limit,
+    );
+  }
+
   list(filter: QueueFilter, page: Parameters<QueueView["list"]>[1]): Promise<QueueRow[]> {
     const { where, values } = conditions(filter);
     const order = ORDER[page.sort ?? "created"](page.descending ? "DESC" : "ASC");

@@ -3,8 +3,8 @@
  * delivery status for programs (RFC 3464) and the original's header or content.
  *
  * Everything in a report that came from outside passes through safe_text.ts or an encoding; the
- * report travels as 7 bits wherever that is possible. Only a sender whose own address needs
- * SMTPUTF8 gets a report that needs it (RFC 6533).
+ * report travels as 7 bits wherever that is possible. Mail that went by SMTPUTF8 is reported on by
+ * SMTPUTF8 (RFC 6533); downgrade.ts makes the twin of such a report for hosts that do not offer it.
  */
 import { Buffer } from "node:buffer";
 import type {
@@ -15,6 +15,8 @@ import type {
   Reporter,
   ReportRequest,
 } from "../../actors/ports.ts";
+import { reportId } from "../../actors/reports.ts";
+import type { DkimSigner } from "../dkim/signer.ts";
 import { dateTime, deliveryStatus } from "./delivery_status.ts";
 import { humanText } from "./human_text.ts";
 import { type OriginalPart, originalPart } from "./original.ts";
@@ -27,7 +29,15 @@ export interface DsnOptions {
   readonly bodies: BodyStore;
   readonly clock: Clock;
   readonly ids: Ids;
+  /** Signs reports; absent: they are not signed. */
+  readonly signer?: Pick<DkimSigner, "beginOwn">;
 }
+
+const SUBJECTS = {
+  failed: "Mail not delivered",
+  delayed: "Mail delayed",
+  relayed: "Mail relayed",
+} as const;
 
 /** What a chunk for the body store may measure. */
 const CHUNK = 64 * 1024;
@@ -51,23 +61,29 @@ export class DsnComposer implements Reporter {
    */
   async compose(report: ReportRequest): Promise<ComposedReport> {
     const { bodies, hostname, ids } = this.#options;
-    const { message, kind } = report;
-    const smtputf8 = !isAscii(message.mailFrom);
-    // RFC 8689: what had to go over TLS alone does not come back whole.
-    const full = kind === "failed" && message.dsn.ret === "FULL" && !message.requireTLS;
+    const [{ message }] = report;
+    const { mailFrom, dsn } = message;
+    // RET is about failures alone (RFC 3461, section 4.3). RFC 8689: what had to go over TLS alone
+    // does not come back whole.
+    const full = dsn.ret === "FULL" && !message.requireTLS &&
+      report.some(({ kind }) => kind === "failed");
     const original = await originalPart(bodies, {
       sha256: message.body,
       smtputf8: message.smtputf8,
       full,
-      unicodeReport: smtputf8,
+      unicodeReport: message.smtputf8 || !isAscii(mailFrom),
     });
+    const smtputf8 = !isAscii(mailFrom) || message.smtputf8 && (
+          original?.contentType.startsWith("message/global") === true ||
+          report.some((one) => !isAscii(one.message.rcptTo))
+        );
     const parts = [
       textPart(humanText(report, hostname, attachedOf(original))),
       statusPart(deliveryStatus(report, hostname, smtputf8), smtputf8),
       ...(original ? [original] : []),
     ];
     const id = ids.next();
-    const messageId = `<${id}@${hostname}>`;
+    const messageId = reportId(id, hostname);
     const boundary = boundaryFor(id, parts);
     const header = this.#header(report, { messageId, boundary, smtputf8 });
     const staged = await this.#stage(header, boundary, parts);
@@ -76,14 +92,20 @@ export class DsnComposer implements Reporter {
   }
 
   #header(
-    { message, kind }: ReportRequest,
+    report: ReportRequest,
     own: { messageId: string; boundary: string; smtputf8: boolean },
   ): string {
     const { hostname, clock } = this.#options;
+    const [{ message, kind }, ...others] = report;
     const line = own.smtputf8 ? oneLine : asciiLine;
     const to = line(message.mailFrom, 400).replace(/[<>]/g, "?");
-    const about = own.smtputf8 || isAscii(message.rcptTo) ? `: ${line(message.rcptTo, 400)}` : "";
-    const subject = kind === "failed" ? "Mail not delivered" : "Mail delayed";
+    const { rcptTo } = message;
+    const about = others.length > 0
+      ? `: ${report.length} recipients`
+      : own.smtputf8 || isAscii(rcptTo)
+      ? `: ${line(rcptTo, 400)}`
+      : "";
+    const subject = SUBJECTS[others.some((one) => one.kind === "failed") ? "failed" : kind];
     const original = validMessageId(message.messageId);
     return [
       field("Date", dateTime(clock.now())),
@@ -96,7 +118,6 @@ export class DsnComposer implements Reporter {
       field("MIME-Version", "1.0"),
       "Content-Type: multipart/report; report-type=delivery-status;\r\n" +
       ` boundary="${own.boundary}"\r\n`,
-      "\r\n",
     ].join("");
   }
 
@@ -104,15 +125,18 @@ export class DsnComposer implements Reporter {
     header: string,
     boundary: string,
     parts: readonly Part[],
-  ): Promise<Pick<ComposedReport, "body" | "discard">> {
-    const writer = this.#options.bodies.create();
+  ): Promise<Pick<ComposedReport, "body" | "signatures" | "discard">> {
+    const { bodies, signer } = this.#options;
+    const writer = bodies.create();
     try {
+      const signature = signer?.beginOwn(Buffer.from(header));
       const write = async (octets: Uint8Array) => {
+        signature?.body(octets);
         for (let at = 0; at < octets.length; at += CHUNK) {
           await writer.write(octets.subarray(at, at + CHUNK));
         }
       };
-      await write(Buffer.from(header));
+      await writer.write(Buffer.from(`${header}\r\n`));
       for (const { contentType, encoding, content } of parts) {
         const begin = `--${boundary}\r\nContent-Type: ${contentType}\r\n` +
           `Content-Transfer-Encoding: ${encoding}\r\n\r\n`;
@@ -121,8 +145,9 @@ export class DsnComposer implements Reporter {
         await write(Buffer.from("\r\n"));
       }
       await write(Buffer.from(`--${boundary}--\r\n`));
+      const signatures = await signature?.finish();
       const body = await writer.finish();
-      return { body, discard: () => writer.discard() };
+      return { body, ...(signatures ? { signatures } : {}), discard: () => writer.discard() };
     } catch (error) {
       await writer.discard();
       throw error;

@@ -1,9 +1,10 @@
 /**
- * The part of a report that people read: what happened to which message, what the other side said
- * in its own words, and what can be done about it.
+ * The part of a report that people read: what happened to which message, who said what about each
+ * recipient in their own words, and what can be done about it.
  */
-import type { ReportRequest } from "../../actors/ports.ts";
-import { dateTime, MAX_DIAGNOSTIC, statusOf } from "./delivery_status.ts";
+import type { RecipientReport, ReportRequest } from "../../actors/ports.ts";
+import { advice } from "./advice.ts";
+import { dateTime, MAX_DIAGNOSTIC, remoteReply, statusOf } from "./delivery_status.ts";
 import { oneLine, wrap } from "./safe_text.ts";
 
 /** Lines of a reply that are shown. */
@@ -15,45 +16,93 @@ export interface Attached {
   readonly what: "header" | "message" | "nothing";
 }
 
+type Kind = RecipientReport["kind"];
+
+const paragraph = (text: string) => [...wrap(text, ""), ""];
+
 /** The text, CRLF throughout, lines of about 76 octets. */
 export function humanText(report: ReportRequest, hostname: string, attached: Attached): string {
-  const { message, failure, attempt } = report;
-  const paragraph = (text: string) => [...wrap(text, ""), ""];
-  const tries = attempt === 1 ? "1 attempt" : `${attempt} attempts`;
-  const from = failure.remoteMTA === undefined
-    ? "The reason:"
-    : `The reason, at ${oneLine(failure.remoteMTA, 255)}:`;
+  const [{ message: { messageId }, arrived }] = report;
   const lines = [
     ...paragraph(`This is the mail system of ${hostname}.`),
-    ...paragraph(opening(report, tries)),
-    `  Recipient:   ${oneLine(message.rcptTo, 400)}`,
-    `  Sent:        ${dateTime(Date.parse(report.arrived))}`,
-    `  Last tried:  ${dateTime(report.at)}`,
-    ...(message.messageId === null ? [] : [`  Message-ID:  ${oneLine(message.messageId, 400)}`]),
+    ...(["failed", "delayed", "relayed"] as const).flatMap((kind) => {
+      const these = report.filter((one) => one.kind === kind);
+      return these.length === 0 ? [] : chapter(kind, these, report.length > 1);
+    }),
+    `  Your message of  ${dateTime(Date.parse(arrived))}`,
+    ...(messageId === null ? [] : [`  Message-ID       ${oneLine(messageId, 400)}`]),
     "",
-    from,
-    "",
-    ...quoted(failure.reason),
-    "",
-    ...paragraph(advice(report, hostname)),
     ...paragraph(
       attached.what === "nothing"
         ? "Below stand the same facts for programs. Your message is not stored here any more, so " +
           "that no part of it is attached."
         : `Below stand the same facts for programs, and ${SHOWN[attached.what]}.`,
     ),
+    ...paragraph(
+      `If you cannot tell why, write to postmaster@${hostname} and include this report.`,
+    ),
   ];
   return lines.map((line) => `${line}\r\n`).join("");
 }
 
-function opening({ kind, until, message }: ReportRequest, tries: string): string {
-  const to = oneLine(message.rcptTo, 400);
-  if (kind === "failed") {
-    return `Your message to ${to} was not delivered, after ${tries}. It will not be tried again.`;
+function chapter(kind: Kind, these: readonly RecipientReport[], several: boolean): string[] {
+  return [
+    ...paragraph(several || these.length > 1 ? openingOfMany(kind) : opening(these[0]!)),
+    ...these.flatMap((one) => recipient(one)),
+  ];
+}
+
+const triesOf = ({ attempt }: RecipientReport) =>
+  attempt === 1 ? "1 attempt" : `${attempt} attempts`;
+
+function opening(report: RecipientReport): string {
+  const to = oneLine(report.message.rcptTo, 400);
+  switch (report.kind) {
+    case "failed":
+      return `Your message to ${to} was not delivered, after ${triesOf(report)}. ` +
+        `It will not be tried again.`;
+    case "delayed":
+      return `Your message to ${to} has not been delivered yet, after ${triesOf(report)}. ` +
+        `It is tried again${limitOf(report)}: you need not send it again, and you will hear if ` +
+        `it fails.`;
+    case "relayed":
+      return `Your message to ${to} was handed to the next server, which took it and does not ` +
+        `report any further. There may be no other report on it.`;
   }
-  const limit = until === undefined ? "" : ` until ${dateTime(until)}`;
-  return `Your message to ${to} has not been delivered yet, after ${tries}. ` +
-    `It is tried again${limit}: you need not send it again, and you will hear if it fails.`;
+}
+
+function openingOfMany(kind: Kind): string {
+  switch (kind) {
+    case "failed":
+      return "Your message was not delivered to the recipients below. It will not be tried again.";
+    case "delayed":
+      return "Your message has not been delivered yet to the recipients below. It is tried again: " +
+        "you need not send it again, and you will hear if it fails.";
+    case "relayed":
+      return "Your message was handed to the next server for the recipients below. It took the " +
+        "message and does not report any further. There may be no other report.";
+  }
+}
+
+const limitOf = ({ kind, ...report }: RecipientReport): string =>
+  kind === "delayed" && "until" in report && report.until !== undefined
+    ? ` until ${dateTime(report.until)}`
+    : "";
+
+function recipient(report: RecipientReport): string[] {
+  return [
+    `  Recipient:   ${oneLine(report.message.rcptTo, 400)}`,
+    `  Last tried:  ${dateTime(report.at)} (${triesOf(report)})`,
+    report.kind === "relayed" ? `  ${oneLine(report.delivery.host, 255)} said:` : "  The reason:",
+    "",
+    ...quoted(report.kind === "relayed" ? remoteReply(report) ?? "" : report.failure.reason),
+    "",
+    ...paragraph(
+      report.kind === "failed"
+        ? advice(report.failure, statusOf(report))
+        : "There is nothing that you have to do.",
+    ),
+  ];
 }
 
 /** The reason as it was given: indented, line by line, bounded. */
@@ -65,31 +114,4 @@ function quoted(reason: string): string[] {
     wrap(line, "").map((part) => `    ${part}`)
   );
   return shown.length > 0 ? shown : ["    (none was given)"];
-}
-
-/** Subjects of RFC 3463, section 3, in words that help. */
-function advice(report: ReportRequest, hostname: string): string {
-  const [, subject = "0", detail = "0"] = statusOf(report).split(".");
-  const help = `If you cannot tell why, write to postmaster@${hostname} and include this report.`;
-  if (report.kind === "delayed") return `There is nothing that you have to do. ${help}`;
-  if (subject === "1" && detail === "10") {
-    return `The domain of this address takes no mail at all. Ask for another address. ${help}`;
-  }
-  if (subject === "1") return `Check the address for typing errors, and send it again. ${help}`;
-  if (subject === "2" && detail === "2") {
-    return `The recipient's mailbox is full. Try again later, or ask the recipient to make room. ${help}`;
-  }
-  if ((subject === "2" || subject === "3") && (detail === "3" || detail === "4")) {
-    return `The message is larger than the recipient's server takes. Send it without large ` +
-      `attachments. ${help}`;
-  }
-  if (subject === "3" || subject === "4") {
-    return `The recipient's server could not be reached or could not take mail. Try again later, ` +
-      `and tell the recipient by other means if it lasts. ${help}`;
-  }
-  if (subject === "7") {
-    return `The recipient's server refused the message by its rules. The reason above may say ` +
-      `which; the recipient's postmaster can tell more. ${help}`;
-  }
-  return help;
 }

@@ -6,7 +6,6 @@ import {
   type Command,
   CommandRefused,
   decide,
-  decideReport,
   evolve,
   fold,
   ImpossibleEvent,
@@ -301,50 +300,5 @@ describe("evolve", () => {
       assert.equal(open === 1, state.status === "attempting");
       assert.deepEqual(fold(log), state);
     }));
-  });
-});
-
-describe("reports to the sender", () => {
-  const report = (facts: Fact[], data: Parameters<typeof failedTemporarily>[0]) => {
-    const failed = failedTemporarily(data);
-    assert.ok(failed.type === "Failed");
-    return decideReport(given(...facts).state, failed.data, policy);
-  };
-
-  it("is due for every permanent failure", () => {
-    assert.deepEqual(report([enqueued(), started(1)], { permanent: true }), { kind: "failed" });
-  });
-
-  it("is due once for a delay, after attempt 5, and says until when it is tried", () => {
-    assert.equal(report([enqueued(), ...failures(3), started(4)], {}), undefined);
-    const fifth = [enqueued(), ...failures(4), started(5)];
-    // Attempt 6 is due in 7.5 minutes (as the fact says), 7 four hours later, 8 another eight.
-    assert.deepEqual(report(fifth, {}), {
-      kind: "delayed",
-      until: T0 + (7.5 + 240 + 480) * MINUTE,
-    });
-    const told: Fact = { type: "DSNSent", data: { kind: "delayed", dsn: "01DSN" } };
-    assert.equal(report([...fifth, failedTemporarily(), told, started(6)], {}), undefined);
-  });
-
-  it("is never sent to the null reverse-path", () => {
-    assert.deepEqual(
-      report([enqueued({ mailFrom: "" }), started(1)], { permanent: true }),
-      { kind: "failed", notSent: "the sender is the null reverse-path" },
-    );
-  });
-
-  it("obeys NOTIFY", () => {
-    const never = enqueued({ dsn: { notify: ["NEVER"] } });
-    assert.deepEqual(report([never, started(1)], { permanent: true }), {
-      kind: "failed",
-      notSent: "the sender asked for NOTIFY=NEVER",
-    });
-    const failure = enqueued({ dsn: { notify: ["FAILURE"] } });
-    assert.deepEqual(report([failure, started(1)], { permanent: true }), { kind: "failed" });
-    assert.deepEqual(report([failure, ...failures(4), started(5)], {}), {
-      kind: "delayed",
-      notSent: "the sender asked for NOTIFY=FAILURE",
-    });
   });
 });

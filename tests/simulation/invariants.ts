@@ -228,8 +228,7 @@ export class Invariants {
     if ((event.type === "Delivered" || event.type === "Failed") && !open && !expired) {
       throw new Violation(`4: ${event.type} on ${stream} ends no attempt`);
     }
-    const { mailFrom, rcptTo } = books.message.enqueued;
-    if (mailFrom.includes(POISON) || rcptTo.includes(POISON)) return;
+    if (poisoned(books.message)) return;
     if (event.type === "Failed" && event.data.stack !== undefined) {
       throw new Violation(`fault of our own code: ${stream}: ${event.data.stack}`);
     }
@@ -289,11 +288,11 @@ export class Invariants {
     if (broken) return;
     const { status, attempts, due, version } = message;
     const waits = status === "queued" || status === "attempting";
-    if (waits) this.unfinished.add(stream);
+    if (waits || (row.report_due !== null && !poisoned(message))) this.unfinished.add(stream);
     else this.unfinished.delete(stream);
     if (
       row.state !== status || row.attempts !== attempts || row.version !== version ||
-      row.due !== (waits ? due : null)
+      row.due !== (waits ? due : null) || row.report_due !== (message.reportDue ?? null)
     ) throw new Violation(`6: row and state of ${stream} tell different stories`);
   }
 
@@ -309,7 +308,7 @@ export class Invariants {
   }
 
   /** Every message is delivered, reported as failed, held or cancelled (and 4). */
-  #concluded({ stream, row, reports, attempts, broken }: Books): void {
+  #concluded({ stream, row, message, reports, attempts, broken }: Books): void {
     if (broken && row.state !== "held") throw new Violation(`${stream} is broken, and not held`);
     if (broken) return;
     if (row.state === "queued" || row.state === "attempting") {
@@ -317,20 +316,32 @@ export class Invariants {
     }
     const open = attempts.find(({ outcome }) => outcome === undefined);
     if (open) throw new Violation(`4: attempt ${open.number} of ${stream} has no outcome`);
-    const failed = reports.filter(({ kind }) => kind === "failed");
-    if (failed.length !== (row.state === "failed" ? 1 : 0)) {
+    const told = (kind: string) => reports.filter((report) => report.kind === kind).length;
+    const { notify } = message.enqueued.dsn;
+    const due = {
+      failed: row.state === "failed" ? 1 : 0,
+      relayed: row.state === "delivered" && notify?.includes("SUCCESS") ? 1 : 0,
+    };
+    for (const [kind, times] of Object.entries(due)) {
+      // A report that a fault of our own code kept from being made stays due.
+      if (told(kind) === times || (row.report_due !== null && poisoned(message))) continue;
       throw new Violation(
-        `${stream} is ${row.state}, and its failure is told ${failed.length} times`,
+        `${stream} is ${row.state}, and that is told as ${kind} ${told(kind)} times`,
       );
+    }
+    if (reports.some(({ dsn }) => dsn !== undefined) && notify?.includes("NEVER")) {
+      throw new Violation(`${stream} is reported on, and nobody was to be told`);
     }
     for (const { kind, dsn } of reports) {
       if (dsn === undefined) continue;
-      const source = this.streams.get(dsn)?.message.enqueued.source;
-      if (source?.of !== stream) {
+      const { of = "" } = this.streams.get(dsn)?.message.enqueued.source ?? {};
+      const about = this.streams.get(of)?.message.enqueued;
+      const { submission, mailFrom } = message.enqueued;
+      if (about?.submission !== submission || about.mailFrom !== mailFrom) {
         throw new Violation(`the report (${kind}) on ${stream} is not in the queue as ${dsn}`);
       }
     }
-    if (reports.filter(({ kind }) => kind === "delayed").length > 1) {
+    if (told("delayed") > 1) {
       throw new Violation(`the delay of ${stream} was told twice`);
     }
   }
@@ -404,6 +415,9 @@ export class Invariants {
     }
   }
 }
+
+const poisoned = ({ enqueued: { mailFrom, rcptTo } }: Message): boolean =>
+  mailFrom.includes(POISON) || rcptTo.includes(POISON);
 
 function same(a: object | undefined, b: object): boolean {
   if (a === undefined) return false;

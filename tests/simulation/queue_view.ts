@@ -49,6 +49,24 @@ export class VirtualQueueView implements QueueView {
     );
   }
 
+  reports(limit: number): Promise<QueueRow[]> {
+    return this.#ask(() =>
+      this.#rows()
+        .filter((row) => row.report_due !== null)
+        .sort((a, b) => a.report_due! - b.report_due! || compare(a.stream, b.stream))
+        .slice(0, limit)
+    );
+  }
+
+  reportsOf(submission: string, limit: number): Promise<QueueRow[]> {
+    return this.#ask(() =>
+      this.#rows()
+        .filter((row) => row.report_due !== null && row.submission === submission)
+        .sort((a, b) => compare(a.stream, b.stream))
+        .slice(0, limit)
+    );
+  }
+
   list(filter: QueueFilter, page: Parameters<QueueView["list"]>[1]): Promise<QueueRow[]> {
     const { sort = "created", descending = false, limit, offset = 0 } = page;
     return this.#ask(() =>

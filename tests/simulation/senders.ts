@@ -135,7 +135,7 @@ export class Senders {
     return Array.from({ length: recipients }, (_, k) => ({
       rcptTo: `${this.#tag("r")}${n}.${k}@${crowd?.domain ?? dice.pick(RECIPIENT_DOMAINS)}`,
       dsn: {
-        ...(dice.chance(0.1) ? { notify: [dice.pick(["NEVER", "DELAY"] as const)] } : {}),
+        ...(dice.chance(0.2) ? { notify: [...dice.pick(NOTIFY)] } : {}),
         ...(dice.chance(0.1) ? { ret: dice.pick(["FULL", "HDRS"] as const) } : {}),
         ...(dice.chance(0.1) ? { envid: `e${n}`, orcpt: `rfc822;o${n}+@example.net` } : {}),
       },
@@ -162,6 +162,8 @@ interface Crowd {
   readonly domain: string;
   readonly recipients: number;
 }
+
+const NOTIFY = [["NEVER"], ["DELAY"], ["SUCCESS"], ["SUCCESS", "FAILURE", "DELAY"]] as const;
 
 /** How many worlds are crowded. */
 const CROWDED = 0.02;

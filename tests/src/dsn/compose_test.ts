@@ -2,121 +2,10 @@ import { describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
-// @ts-types="@types/mailparser"
-import { type ParsedMail, simpleParser } from "mailparser";
-import type { ReportRequest } from "../../../actors/ports.ts";
-import { DsnComposer } from "../../../src/dsn/compose.ts";
-import { MAX_FULL, MAX_HEADER } from "../../../src/dsn/original.ts";
 import { StoreUnavailable } from "../../../events/store.ts";
+import { MAX_FULL, MAX_HEADER } from "../../../src/dsn/original.ts";
+import { compose, composer, fieldOf, given, NOW, ORIGINAL, parse, statusOf } from "./given.ts";
 import { MemoryBodies } from "./memory_bodies.ts";
-
-const NOW = Date.parse("2026-03-04T05:06:07.000Z");
-const ORIGINAL = "From: a@example.com\r\nSubject: Hello\r\nMessage-ID: <1@example.com>\r\n" +
-  "\r\nbody text\r\n";
-
-type Changes = {
-  message?: Partial<ReportRequest["message"]>;
-  failure?: Partial<ReportRequest["failure"]>;
-  report?: Partial<ReportRequest>;
-  original?: string | Uint8Array | null;
-};
-
-function given(
-  bodies: MemoryBodies,
-  { message, failure, report, original }: Changes,
-): ReportRequest {
-  return {
-    kind: "failed",
-    stream: "01J",
-    arrived: "2026-03-04T01:00:00.000Z",
-    at: Date.parse("2026-03-04T05:00:00.000Z"),
-    attempt: 1,
-    message: {
-      account: null,
-      mailFrom: "a@example.com",
-      rcptTo: "b@example.net",
-      size: 100,
-      body: original === null ? "0".repeat(64) : bodies.put(original ?? ORIGINAL),
-      messageId: "<1@example.com>",
-      has8bit: false,
-      smtputf8: false,
-      requireTLS: false,
-      dsn: {},
-      submission: "01S",
-      source: { kind: "smtp" },
-      due: "2026-03-04T01:00:00.000Z",
-      ...message,
-    },
-    failure: {
-      permanent: true,
-      result: "permerror",
-      reason: "mx.example.net (192.0.2.1) said 550 5.1.1 No such user",
-      code: 550,
-      enhanced: "5.1.1",
-      remoteMTA: "mx.example.net",
-      reply: { code: 550, enhanced: "5.1.1", text: "No such user" },
-      ...failure,
-    },
-    ...report,
-  };
-}
-
-function composer(bodies: MemoryBodies): DsnComposer {
-  const clock = { now: () => NOW, monotonic: () => 0, timer: () => () => {} };
-  let n = 0;
-  const ids = { next: () => `01ID${n++}` };
-  return new DsnComposer({ hostname: "mail.example.org", bodies, clock, ids });
-}
-
-/** Composes, and checks what holds for every report. */
-async function compose(changes: Changes = {}) {
-  const bodies = new MemoryBodies();
-  const composed = await composer(bodies).compose(given(bodies, changes));
-  const raw = bodies.kept.get(composed.body.sha256) ?? Buffer.alloc(0);
-  const text = raw.toString("latin1");
-  assert.doesNotMatch(text.replaceAll("\r\n", ""), /[\r\n\0]/, "strict CRLF");
-  for (const line of text.split("\r\n")) assert.ok(line.length <= 998, "line length");
-  // deno-lint-ignore no-control-regex
-  assert.equal(composed.has8bit, /[^\x00-\x7f]/.test(text) || composed.smtputf8);
-  assert.equal(bodies.unfinished, 0);
-  return { ...composed, raw, text, bodies, parts: partsOf(text) };
-}
-
-interface Part {
-  readonly type: string;
-  readonly encoding: string;
-  readonly content: string;
-}
-
-function partsOf(text: string): Part[] {
-  const boundary = /\r\n boundary="([^"]+)"\r\n/.exec(text)?.[1] ?? "";
-  const [, ...rest] = text.split(`\r\n--${boundary}`);
-  assert.equal(rest.at(-1), "--\r\n");
-  return rest.slice(0, -1).map((part) => {
-    const [head = "", ...body] = part.split("\r\n\r\n");
-    return {
-      type: /Content-Type: ([^;\r\n]+)/.exec(head)?.[1] ?? "",
-      encoding: /Content-Transfer-Encoding: (\S+)/.exec(head)?.[1] ?? "",
-      content: body.join("\r\n\r\n"),
-    };
-  });
-}
-
-/** The fields of the delivery status, unfolded, in their groups. */
-function statusOf(parts: readonly Part[]): [string, string][][] {
-  const unfolded = (parts[1]?.content ?? "").replace(/\r\n /g, " ");
-  return unfolded.split("\r\n\r\n").map((group) =>
-    group.split("\r\n").filter((line) => line !== "").map((line) => {
-      const at = line.indexOf(": ");
-      return [line.slice(0, at), line.slice(at + 2)];
-    })
-  );
-}
-
-const fieldOf = (parts: readonly Part[], name: string) =>
-  statusOf(parts).flat().find(([field]) => field === name)?.[1];
-
-const parse = (raw: Buffer): Promise<ParsedMail> => simpleParser(raw, { keepDeliveryStatus: true });
 
 describe("DSN: a failure", () => {
   it("is a report that a mail parser reads", async () => {
@@ -138,7 +27,7 @@ describe("DSN: a failure", () => {
     assert.equal(type.params["report-type"], "delivery-status");
     assert.match(mail.text ?? "", /message to b@example\.net was not delivered, after 1 attempt/);
     assert.match(mail.text ?? "", /550 5\.1\.1 No such user/);
-    assert.match(mail.text ?? "", /Check the address for typing errors/);
+    assert.match(mail.text ?? "", /Check the address for typing\s+errors/);
     assert.deepEqual([smtputf8, has8bit], [false, false]);
     const types = mail.attachments.map((attachment) => attachment.contentType);
     assert.deepEqual(types, ["message/delivery-status", "text/rfc822-headers"]);
@@ -300,7 +189,7 @@ describe("DSN: the original", () => {
         original: `${header}\r\ntext\r\n`,
       });
       assert.deepEqual([parts[2]?.type, parts[2]?.encoding], [type, "quoted-printable"]);
-      assert.equal(has8bit, false);
+      assert.equal(has8bit, smtputf8);
       const attachment = (await parse(raw)).attachments.at(-1);
       assert.equal(attachment?.content.toString(), header);
     });
@@ -311,36 +200,6 @@ describe("DSN: the original", () => {
     const { parts } = await compose({ message: full, original });
     assert.equal(parts.length, 3);
     assert.equal(parts[2]?.content, original);
-  });
-});
-
-describe("DSN: addresses beyond ASCII", () => {
-  it("of the recipient are written in ASCII for a sender who has none", async () => {
-    const { parts, smtputf8, has8bit } = await compose({
-      message: { smtputf8: true, rcptTo: "d\u00f6rte@b\u00fccher.example" },
-    });
-    assert.equal(parts[1]?.type, "message/delivery-status");
-    assert.equal(fieldOf(parts, "Final-Recipient"), "utf-8; d\\x{F6}rte@b\\x{FC}cher.example");
-    assert.deepEqual([smtputf8, has8bit], [false, false]);
-  });
-
-  it("are written as they are for a sender who has one", async () => {
-    const mailFrom = "j\u00f8rgen@example.com";
-    const rcptTo = "d\u00f6rte@example.net";
-    const { parts, raw, smtputf8 } = await compose({
-      message: { smtputf8: true, mailFrom, rcptTo },
-      original: "Subject: na\u00efve\r\n\r\ntext\r\n",
-    });
-    assert.equal(smtputf8, true);
-    assert.deepEqual(parts.map((part) => part.type), [
-      "text/plain",
-      "message/global-delivery-status",
-      "message/global-headers",
-    ]);
-    assert.equal(parts[2]?.encoding, "8bit");
-    const text = raw.toString("utf8");
-    assert.ok(text.includes(`To: <${mailFrom}>\r\n`));
-    assert.ok(text.includes(`Final-Recipient: utf-8; ${rcptTo}\r\n`));
   });
 });
 
@@ -442,7 +301,7 @@ describe("DSN: staging", () => {
   it("leaves nothing behind when the disk is full", async () => {
     const bodies = new MemoryBodies();
     bodies.failsAfter = 500;
-    await assert.rejects(composer(bodies).compose(given(bodies, {})), StoreUnavailable);
+    await assert.rejects(composer(bodies).compose([given(bodies, {})]), StoreUnavailable);
     assert.equal(bodies.discarded, 1);
   });
 

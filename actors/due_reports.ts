@@ -1,0 +1,195 @@
+/**
+ * Sends the reports that are due: one for all recipients of a submission whose reports wait.
+ *
+ * What is due is read out of the queue projection, at the start and whenever a window ends, so
+ * that nothing is held in memory which a crash could lose. The report and the notes of it on the
+ * streams of its recipients are one append.
+ */
+import type { Fact, StoredEvent } from "../events/catalogue.ts";
+import { StoreUnavailable, type StreamAppend, WrongVersion } from "../events/store.ts";
+import { describe } from "./fault.ts";
+import { fold, type Message } from "./message.ts";
+import type { Clock, EventStore, Ids, Log, QueueView, RecipientReport, Reporter } from "./ports.ts";
+import { concludedReport, reportStream } from "./reports.ts";
+
+export interface DueReportsPorts {
+  readonly clock: Clock;
+  readonly ids: Ids;
+  readonly log: Log;
+  readonly store: EventStore;
+  readonly view: QueueView;
+  readonly reporter: Reporter;
+}
+
+/** Rows read at once. */
+const PAGE = 100;
+/** Recipients of one report; it shows each with what the server said. */
+export const MAX_RECIPIENTS = 100;
+/** The wall clock may jump, so the queue is looked at no later than this, milliseconds. */
+const LONGEST_SLEEP = 30_000;
+/** What ended in a fault of our own code is tried again after this long, milliseconds. */
+const AFTER_FAULT = 3_600_000;
+
+interface Due {
+  readonly stream: string;
+  readonly version: number;
+  readonly report: RecipientReport;
+}
+
+export class DueReports {
+  readonly #ports: DueReportsPorts;
+  readonly #failed: (cause: unknown) => void;
+  /** Streams that are passed over, each until a monotonic time. */
+  readonly #passed = new Map<string, number>();
+  #open = false;
+  #reading = false;
+  #again = false;
+  #wakeAt = Infinity;
+  #cancelWake = () => {};
+
+  /** @param failed is told what ended the reading; it goes on when it is opened again */
+  constructor(ports: DueReportsPorts, failed: (cause: unknown) => void) {
+    this.#ports = ports;
+    this.#failed = failed;
+  }
+
+  open(): void {
+    this.#open = true;
+    void this.#read();
+  }
+
+  close(): void {
+    this.#open = false;
+    this.#cancelWake();
+    this.#wakeAt = Infinity;
+  }
+
+  /** Looks for reports that become due with these events. */
+  committed(events: readonly StoredEvent[]): void {
+    for (const { type, data } of events) {
+      if (type !== "Failed" && type !== "Delivered") continue;
+      if (data.reportDue !== undefined) this.#wake(Date.parse(data.reportDue));
+    }
+  }
+
+  #wake(at: number): void {
+    if (at >= this.#wakeAt || !this.#open) return;
+    this.#cancelWake();
+    this.#wakeAt = at;
+    const { clock } = this.#ports;
+    const wait = Math.min(Math.max(at - clock.now(), 0), LONGEST_SLEEP);
+    this.#cancelWake = clock.timer(wait, () => {
+      this.#wakeAt = Infinity;
+      void this.#read();
+    });
+  }
+
+  /** One reading at a time. Never rejects. */
+  async #read(): Promise<void> {
+    this.#again = true;
+    if (this.#reading) return;
+    this.#reading = true;
+    try {
+      while (this.#open && this.#again) {
+        this.#again = false;
+        while (this.#open && await this.#sendPage());
+      }
+    } catch (cause) {
+      this.#failed(cause);
+    } finally {
+      this.#reading = false;
+    }
+  }
+
+  /** Sends what is due of the first page; false when nothing was. */
+  async #sendPage(): Promise<boolean> {
+    const { clock, view } = this.#ports;
+    this.#forgetPassed();
+    const all = await view.reports(PAGE + this.#passed.size);
+    const now = clock.now();
+    const rows = all.filter(({ stream }) => !this.#passed.has(stream));
+    const due = rows.filter((row) => row.report_due! <= now);
+    for (const submission of new Set(due.map((row) => row.submission))) {
+      if (!this.#open) return false;
+      await this.#sendOf(submission);
+    }
+    const next = rows[due.length]?.report_due;
+    if (next) this.#wake(next);
+    else if (this.#passed.size > 0) this.#wake(now + LONGEST_SLEEP);
+    return due.length > 0;
+  }
+
+  #forgetPassed(): void {
+    const now = this.#ports.clock.monotonic();
+    for (const [stream, until] of this.#passed) if (until <= now) this.#passed.delete(stream);
+  }
+
+  async #sendOf(submission: string): Promise<void> {
+    const { view } = this.#ports;
+    const rows = await view.reportsOf(submission, MAX_RECIPIENTS + this.#passed.size);
+    const group: Due[] = [];
+    for (const { stream } of rows.slice(0, MAX_RECIPIENTS)) {
+      if (this.#passed.has(stream)) continue;
+      const due = await this.#load(stream);
+      if (due) group.push(due);
+    }
+    if (await this.#send(group) || group.length < 2) return;
+    // One of them may be what it failed for: the others are not to wait with it.
+    for (const due of group) {
+      this.#passed.delete(due.stream);
+      await this.#send([due]);
+    }
+  }
+
+  async #load(stream: string): Promise<Due | undefined> {
+    let state: Message | undefined;
+    try {
+      state = fold(await this.#ports.store.readStream(stream));
+      if (state?.reportDue !== undefined) {
+        return { stream, version: state.version, report: concludedReport(stream, state) };
+      }
+    } catch (cause) {
+      if (cause instanceof StoreUnavailable) throw cause;
+      this.#passOver(stream, cause);
+      return undefined;
+    }
+    this.#passOver(stream, new Error("its row says that a report is due, and its events do not"));
+    return undefined;
+  }
+
+  #passOver(stream: string, cause: unknown): void {
+    const { clock, log } = this.#ports;
+    this.#passed.set(stream, clock.monotonic() + AFTER_FAULT);
+    log.error("the report to the sender is not made; it stays due", {
+      stream,
+      reason: describe(cause).message,
+    });
+  }
+
+  /** Sends one report for all of them; false when that ended in a fault of our own code. */
+  async #send(group: readonly Due[]): Promise<boolean> {
+    const [first, ...others] = group.map(({ report }) => report);
+    if (!first) return true;
+    const { reporter, store, ids, clock } = this.#ports;
+    try {
+      const composed = await reporter.compose([first, ...others]);
+      const dsn = reportStream(first, composed, ids, clock.now());
+      const notes = group.map(({ stream, version, report: { kind } }): StreamAppend => {
+        const sent: Fact = { type: "DSNSent", data: { kind, dsn: dsn.stream } };
+        return { stream, expectedVersion: version, facts: [sent] };
+      });
+      try {
+        await store.append([...notes, dsn], [composed.body]);
+      } catch (cause) {
+        await composed.discard();
+        throw cause;
+      }
+      return true;
+    } catch (cause) {
+      if (cause instanceof StoreUnavailable) throw cause;
+      if (cause instanceof WrongVersion) return true; // looked at anew with the next page
+      for (const { stream } of group) this.#passOver(stream, cause);
+      return false;
+    }
+  }
+}
