@@ -111,6 +111,7 @@ export function loadConfig(source: ConfigSource): Config {
   };
 }
 
+/** @throws ConfigError when the file cannot be read, or is not TOML */
 export function readToml(file: string): Record<string, unknown> {
   const fail = (why: string) => new ConfigError([`config: ${file}: ${why}`]);
   let text: string;
