@@ -12,7 +12,7 @@ import { describeIssue, formatProblem, type Problem, problemsOf } from "../confi
 import type { AccountConfig } from "../config/types.ts";
 
 export const ACCOUNTS_FILE = "accounts.toml";
-const LOCK_FILE = "accounts.lock";
+export const LOCK_FILE = "accounts.lock";
 
 const HEADER =
   `# Accounts made with "deno task account". The running queue takes changes up by itself.

@@ -6,20 +6,20 @@ import type { CheckPorts, Dnssec, Finding, Level } from "./finding.ts";
 import type { Subject } from "./subject.ts";
 import { parseTags, type Tag, tagOf } from "./tags.ts";
 import { orNoAnswer, textsAt } from "./texts.ts";
-import { txtLine } from "./zone.ts";
+import { mailto, txtLine } from "./zone.ts";
 
 const POLICIES = ["none", "quarantine", "reject"];
 /** Domains above that are asked; which of them is the organizational one cannot be told for sure. */
 const MOST_PARENTS = 5;
 
 /** What is published where there is nothing: reports come, and forgeries go to the junk folder. */
-export const dmarcRecord = (domain: string): string =>
-  `v=DMARC1; p=quarantine; rua=mailto:postmaster@${domain}`;
+export const dmarcRecord = (reportsTo: string): string =>
+  `v=DMARC1; p=quarantine; rua=${mailto(reportsTo)}`;
 
 export function checkDmarc(ports: CheckPorts, { domain }: Subject): Promise<readonly Finding[]> {
   const name = `_dmarc.${domain}`;
   return orNoAnswer("dmarc", name, async () => {
-    const suggestion = [txtLine(name, dmarcRecord(domain))];
+    const suggestion = [txtLine(name, dmarcRecord(`postmaster@${domain}`))];
     const finding = (level: Level, at: string, found: string, dnssec: Dnssec): Finding => ({
       check: "dmarc",
       level,

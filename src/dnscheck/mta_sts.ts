@@ -1,5 +1,6 @@
 /** MTA-STS: record, policy, and whether the policy covers the MX hosts (RFC 8461). */
-import { parseStsPolicy, PolicyError, type StsPolicy } from "../tls/mta_sts_policy.ts";
+import { createHash } from "node:crypto";
+import { parseStsPolicy, PolicyError, policyLines, type StsPolicy } from "../tls/mta_sts_policy.ts";
 import { parseStsRecord } from "../tls/mta_sts_record.ts";
 import type { CheckPorts, Dnssec, Finding, Level } from "./finding.ts";
 import type { Subject } from "./subject.ts";
@@ -9,10 +10,29 @@ import { txtLine } from "./zone.ts";
 /** Seconds: less gives an attacker a gap every other day (RFC 8461, section 10.2: "weeks"). */
 const SHORT_AGE = 7 * 86_400;
 
-/** @param id changes with the policy: 1 to 32 letters and digits */
-export const stsRecord = (id: string): string => `v=STSv1; id=${id}`;
+/** Seconds: two weeks. */
+const MAX_AGE = 14 * 86_400;
 
-export function checkMtaSts(ports: CheckPorts, { domain }: Subject): Promise<readonly Finding[]> {
+/**
+ * The policy for MX hosts, as its file has it. In testing: `enforce` is for servers whose
+ * certificates a CA vouches for, which is not known here.
+ */
+export const stsPolicy = (mx: readonly string[]): string =>
+  policyLines({ mode: "testing", mx, maxAge: MAX_AGE }).map((line) => `${line}\r\n`).join("");
+
+/** The record for a policy. Its id changes with the policy (RFC 8461, section 3.1). */
+export const stsRecord = (policy: string): string =>
+  `v=STSv1; id=${createHash("sha256").update(policy).digest("hex").slice(0, 20)}`;
+
+/** Lines of a zone file that publish a policy; its file stands in comments. */
+export const stsLines = (domain: string, policy: string): string[] => [
+  txtLine(`_mta-sts.${domain}`, stsRecord(policy)),
+  `; https://mta-sts.${domain}/.well-known/mta-sts.txt (text/plain) has to be:`,
+  ...policy.trimEnd().split("\r\n").map((line) => `;   ${line}`),
+];
+
+export function checkMtaSts(ports: CheckPorts, subject: Subject): Promise<readonly Finding[]> {
+  const { domain, hostname } = subject;
   const name = `_mta-sts.${domain}`;
   return orNoAnswer("mta-sts", name, async () => {
     const { records, texts, dnssec } = await textsAt(ports, name);
@@ -30,9 +50,11 @@ export function checkMtaSts(ports: CheckPorts, { domain }: Subject): Promise<rea
       publish,
       ...(signed ? { dnssec: signed } : {}),
     });
-    const suggestion = [txtLine(name, stsRecord("1"))];
     const record = parseStsRecord(records);
+    const { records: mx } = await ports.resolver.query(domain, "MX", ports.signal);
     if (!record.ok) {
+      const hosts = mx.length > 0 ? mx.map(({ exchange }) => exchange) : [hostname];
+      const suggestion = stsLines(domain, stsPolicy(hosts));
       const tried = texts.some((text) => /^v=STS/i.test(text));
       const what = tried ? "" : ": others may send to the domain in plain text";
       return [finding(tried ? "error" : "warning", name, record.why + what, suggestion)];
@@ -55,7 +77,6 @@ export function checkMtaSts(ports: CheckPorts, { domain }: Subject): Promise<rea
       const found = `max_age ${maxAge} is less than a week; let it be weeks`;
       findings.push(finding("warning", url, found, [], undefined));
     }
-    const { records: mx } = await ports.resolver.query(domain, "MX", ports.signal);
     const bare = mx.filter(({ exchange }) => !covers(policy.mx, exchange));
     if (bare.length > 0 && mode !== "none") {
       const hosts = bare.map(({ exchange }) => exchange).join(", ");

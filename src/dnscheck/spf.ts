@@ -20,7 +20,7 @@ export function checkSpf(ports: CheckPorts, subject: Subject): Promise<readonly 
   return orNoAnswer("spf", subject.domain, async () => {
     const { domain, addresses } = subject;
     const findings: Finding[] = [
-      ...await checkName(ports, domain, addresses, "error"),
+      ...await checkName(ports, domain, subject, addresses, "error"),
       ...subject.unknowable.map((found) => finding("warning", domain, found)),
       ...subject.notes.map((found) => finding("ok", domain, found)),
     ];
@@ -28,7 +28,7 @@ export function checkSpf(ports: CheckPorts, subject: Subject): Promise<readonly 
     names.delete(domain);
     for (const name of names) {
       const own = addresses.filter(({ hostname }) => hostname === name);
-      findings.push(...await checkName(ports, name, own, "warning"));
+      findings.push(...await checkName(ports, name, subject, own, "warning"));
     }
     return findings;
   });
@@ -41,6 +41,7 @@ export function checkSpf(ports: CheckPorts, subject: Subject): Promise<readonly 
 async function checkName(
   ports: CheckPorts,
   name: string,
+  { hostname }: Subject,
   addresses: readonly SendingAddress[],
   severity: Level,
 ): Promise<Finding[]> {
@@ -52,7 +53,7 @@ async function checkName(
       ? "there is no SPF record"
       : "there is no SPF record for this name in EHLO; reports of failure, whose sender is empty, " +
         "are judged by it";
-    return [finding(severity, name, found, dnssec, [txtLine(name, spfFor(addresses))])];
+    return [finding(severity, name, found, dnssec, [txtLine(name, spfFor(addresses, hostname))])];
   }
   if (records.length > 1) {
     return [finding(
@@ -178,12 +179,14 @@ const mechanisms = (addresses: readonly SendingAddress[]): string[] => [
 ];
 
 /**
- * The record for a name whose mail leaves from these addresses; of the name itself where none are
- * known. `~all`, since `-all` makes some receivers refuse what was forwarded before they look at
+ * The record for a name whose mail leaves from these addresses; from those of our host where none
+ * are known. `~all`, since `-all` makes some receivers refuse what was forwarded before they look at
  * its DKIM signature (RFC 7489, section 10.1).
  */
-export const spfFor = (addresses: readonly SendingAddress[]): string =>
-  ["v=spf1", ...(addresses.length > 0 ? mechanisms(addresses) : ["a"]), "~all"].join(" ");
+export function spfFor(addresses: readonly SendingAddress[], hostname: string): string {
+  const sources = addresses.length > 0 ? mechanisms(addresses) : [`a:${hostname}`];
+  return ["v=spf1", ...sources, "~all"].join(" ");
+}
 
 /** A record with addresses put in where they count: before the first term that ends it. */
 function withAddresses(record: string, addresses: readonly SendingAddress[]): string {

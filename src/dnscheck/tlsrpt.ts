@@ -3,10 +3,9 @@ import type { CheckPorts, Finding, Level } from "./finding.ts";
 import type { Subject } from "./subject.ts";
 import { parseTags, tagOf } from "./tags.ts";
 import { orNoAnswer, textsAt } from "./texts.ts";
-import { txtLine } from "./zone.ts";
+import { mailto, txtLine } from "./zone.ts";
 
-export const tlsrptRecord = (domain: string): string =>
-  `v=TLSRPTv1; rua=mailto:postmaster@${domain}`;
+export const tlsrptRecord = (reportsTo: string): string => `v=TLSRPTv1; rua=${mailto(reportsTo)}`;
 
 export function checkTlsrpt(ports: CheckPorts, { domain }: Subject): Promise<readonly Finding[]> {
   const name = `_smtp._tls.${domain}`;
@@ -18,7 +17,7 @@ export function checkTlsrpt(ports: CheckPorts, { domain }: Subject): Promise<rea
       name,
       found,
       dnssec,
-      publish: level === "ok" ? [] : [txtLine(name, tlsrptRecord(domain))],
+      publish: level === "ok" ? [] : [txtLine(name, tlsrptRecord(`postmaster@${domain}`))],
     });
     const records = texts.filter((text) => /^v=TLSRPT/i.test(text));
     const [record] = records;

@@ -44,6 +44,13 @@ export const tlsaLine = (
 export const ptrLine = (address: string, name: string): string =>
   line(reverseName(address), "PTR", `${name}.`);
 
+/** An address as a URI (RFC 6068), fit for lists with commas and for limits behind "!". */
+export function mailto(address: string): string {
+  const at = address.lastIndexOf("@");
+  const localPart = encodeURIComponent(address.slice(0, at)).replaceAll("!", "%21");
+  return `mailto:${localPart}@${address.slice(at + 1)}`;
+}
+
 /** The name under which the names of an address stand (RFC 1035, section 3.5; RFC 3596). */
 export function reverseName(address: string): string {
   if (isIPv4(address)) return `${address.split(".").reverse().join(".")}.in-addr.arpa`;
