@@ -7,7 +7,8 @@
  * - A destination that several attempts running could not reach is down. It is then probed with
  *   one attempt at a time, after waits that double; everything else waits in line, unburnt, until
  *   a probe gets an answer.
- * - Attempts are spaced so that a rate is kept at any moment, not only on average.
+ * - Messages are spaced so that a rate is kept at any moment, not only on average. Several
+ *   recipients of one message are one attempt here, and as many messages.
  *
  * No effects: time comes in, and what changed comes out. Times are monotonic milliseconds, so that
  * setting the clock neither shortens nor prolongs a wait.
@@ -17,9 +18,11 @@
 export interface DestinationPolicy {
   /** Attempts at once at the most. */
   readonly concurrency: number;
-  /** Attempts started per minute and per hour at the most; absent: as many as can be. */
+  /** Messages started per minute and per hour at the most; absent: as many as can be. */
   readonly perMinute?: number;
   readonly perHour?: number;
+  /** Attempts running that could not reach it before it is down; absent: UNREACHABLE_BEFORE_DOWN. */
+  readonly unreachableBeforeDown?: number;
 }
 
 /** Attempts at once at a destination that nothing is known of. */
@@ -50,6 +53,13 @@ export interface Down {
   readonly why: string;
 }
 
+/** A time for which it was down; `until` is Infinity while it is. */
+export interface Outage {
+  readonly since: number;
+  readonly until: number;
+  readonly why: string;
+}
+
 /** A change worth telling of: it went down (or stays down until later), or is up again. */
 export type Change =
   | { readonly kind: "down"; readonly down: Down }
@@ -61,6 +71,7 @@ export class Destination {
   #window = FIRST_WINDOW;
   #unreachable = 0;
   #down: Down | undefined;
+  #lastOutage: Outage | undefined;
   /** Earliest time of the next start that keeps the rates. */
   #paced = -Infinity;
 
@@ -75,6 +86,21 @@ export class Destination {
 
   get down(): Down | undefined {
     return this.#down;
+  }
+
+  /** The latest time for which it was down; undefined when it never was. */
+  get outage(): Outage | undefined {
+    const down = this.#down;
+    return down ? { since: down.since, until: Infinity, why: down.why } : this.#lastOutage;
+  }
+
+  /** Messages that one attempt may carry, so that the rates are kept; one, when it is a probe. */
+  get together(): number {
+    if (this.#down) return 1;
+    return Math.max(
+      1,
+      Math.min(this.policy.perMinute ?? Infinity, this.policy.perHour ?? Infinity),
+    );
   }
 
   /** Whether nothing runs and nothing would be broken if it were forgotten: no probe, no pace. */
@@ -96,18 +122,23 @@ export class Destination {
     this.#paced = now + this.#spacing;
   }
 
+  /** An attempt that was just started takes along so many more messages. */
+  joined(messages: number): void {
+    this.#paced += messages * this.#spacing;
+  }
+
   /** An attempt ended; says when that changed whether the destination is down. */
   ended(experience: Experience, why: string, now: number): Change | undefined {
     this.running--;
     switch (experience) {
       case "delivered":
         this.#window = Math.min(this.#window + 1 / this.#window, this.policy.concurrency);
-        return this.#reached();
+        return this.#reached(now);
       case "answered":
-        return this.#reached();
+        return this.#reached(now);
       case "busy":
         this.#window = Math.max(1, this.#window / 2);
-        return this.#reached();
+        return this.#reached(now);
       case "unreachable":
         return this.#missed(why, now);
       case "unknown":
@@ -115,11 +146,12 @@ export class Destination {
     }
   }
 
-  #reached(): Change | undefined {
+  #reached(now: number): Change | undefined {
     this.#unreachable = 0;
     const down = this.#down;
     if (!down) return undefined;
     this.#down = undefined;
+    this.#lastOutage = { since: down.since, until: now, why: down.why };
     this.#window = 1;
     return { kind: "up", down };
   }
@@ -127,7 +159,8 @@ export class Destination {
   #missed(why: string, now: number): Change | undefined {
     this.#unreachable++;
     this.#window = Math.max(1, this.#window / 2);
-    if (this.#unreachable < UNREACHABLE_BEFORE_DOWN) return undefined;
+    const { unreachableBeforeDown = UNREACHABLE_BEFORE_DOWN } = this.policy;
+    if (this.#unreachable < unreachableBeforeDown) return undefined;
     const before = this.#down;
     // Attempts that were under way when it went down are no probes.
     if (before && now < before.until) return undefined;

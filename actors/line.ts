@@ -62,6 +62,21 @@ export class Line<Item extends Urgent> {
     this.#overflow = undefined;
   }
 
+  /** Takes those out of the line that match, at most so many, in their order. */
+  takeMatching(matches: (item: Item) => boolean, most: number): Item[] {
+    const taken: Item[] = [];
+    const left: Item[] = [];
+    for (let n = this.#next; n < this.#items.length; n++) {
+      const item = this.#items[n]!;
+      (taken.length < most && matches(item) ? taken : left).push(item);
+    }
+    if (taken.length > 0) {
+      this.#items = left;
+      this.#next = 0;
+    }
+    return taken;
+  }
+
   /** Takes the next item out of the line. */
   take(): Item | undefined {
     const item = this.#items[this.#next];

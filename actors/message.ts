@@ -17,6 +17,7 @@ import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
 import { classify } from "./classification/classify.ts";
 import type { Finding, Outcome, TransportChoice, TriedAddress } from "./ports.ts";
 import { nextAttemptAt, type RetryPolicy } from "./retry.ts";
+import { retryHint } from "./retry_hint.ts";
 
 export type Status = "queued" | "attempting" | "held" | "delivered" | "failed" | "cancelled";
 
@@ -64,6 +65,8 @@ export type Command =
     readonly policy: RetryPolicy;
     /** Uniform in [0, 1), for the jitter. */
     readonly random: number;
+    /** Its destination was down while it was due. */
+    readonly waited?: EventData<"AttemptStarted">["waited"];
   }
   | {
     readonly type: "Conclude";
@@ -75,6 +78,8 @@ export type Command =
   | { readonly type: "NoteFindings"; readonly findings: readonly Finding[] }
   /** Its destination is down, and it has waited for its whole lifetime. */
   | { readonly type: "Expire"; readonly now: number; readonly why: string }
+  /** Its deadline has passed; `why` is what it waited for, where that is known. */
+  | { readonly type: "MissDeadline"; readonly why?: string }
   /** A crash of the process cut the attempt short. */
   | { readonly type: "Interrupt"; readonly now: number }
   /** A fault of our own code ended the attempt. */
@@ -121,7 +126,14 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
       const attempt = state.attempts + 1;
       const next = nextAttemptAt(command.policy, attempt, command.now, command.random);
       return [
-        { type: "AttemptStarted", data: { attempt, next: iso(next) } },
+        {
+          type: "AttemptStarted",
+          data: {
+            attempt,
+            next: iso(next),
+            ...(command.waited ? { waited: command.waited } : {}),
+          },
+        },
         { type: "TransportChosen", data: command.transport },
       ];
     }
@@ -143,11 +155,26 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
     }
     case "Expire": {
       expect(command.type, state, "queued");
-      const hours = Math.floor((command.now - state.arrived) / 3_600_000);
+      const hours = Math.floor(ageOf(state, command.now) / 3_600_000);
       const reason = `gave up after ${hours} hours: its destination is down: ${command.why}`;
       return [{
         type: "Failed",
         data: { permanent: true, result: "timeout", class: "network", reason },
+      }];
+    }
+    case "MissDeadline": {
+      expect(command.type, state, "queued");
+      const why = command.why ?? (state.lastFailure && plainReason(state.lastFailure.reason)) ??
+        "it was not tried before";
+      return [{
+        type: "Failed",
+        data: {
+          permanent: true,
+          result: "timeout",
+          class: "network",
+          reason: `${givenUpForDeadline(state)}: ${why}`,
+          enhanced: DELIVERY_TIME_EXPIRED,
+        },
       }];
     }
     case "Fault": {
@@ -216,7 +243,22 @@ function expect(command: string, state: Message, ...allowed: Status[]): void {
 }
 
 /** The reason of a failure without the words of giving up. */
-export const plainReason = (reason: string): string => reason.replace(/^gave up after [^:]+: /, "");
+export const plainReason = (reason: string): string =>
+  reason.replace(/^gave up (?:after [^:]+|for the deadline \S+): /, "");
+
+/** RFC 3463, section 3.5: the message was not delivered in time. */
+const DELIVERY_TIME_EXPIRED = "5.4.7";
+
+const givenUpForDeadline = ({ enqueued }: Message): string =>
+  `gave up for the deadline ${enqueued.expires}`;
+
+/** How long a message has been in the queue; one that was to be held (RFC 4865), since its release. */
+export const ageOf = ({ arrived, enqueued }: Message, now: number): number =>
+  now - Math.max(arrived, Date.parse(enqueued.due));
+
+/** Whether the deadline of a message is over at a time. */
+export const isOverdue = ({ enqueued: { expires } }: Message, at: number): boolean =>
+  expires !== undefined && at >= Date.parse(expires);
 
 function outcomeFact(
   outcome: Outcome,
@@ -230,20 +272,29 @@ function outcomeFact(
   }
   const { result, code, enhanced, remoteMTA, reply } = outcome;
   const attempts = state.attempts >= policy.maxAttempts && `${state.attempts} attempts`;
-  const age = now - state.arrived;
-  const spent = !outcome.permanent &&
-    (attempts || age >= policy.lifetime && `${Math.floor(age / 3_600_000)} hours`);
+  const age = ageOf(state, now);
+  const hint = !outcome.permanent && reply?.code.toString().startsWith("4")
+    ? retryHint(reply.text)
+    : undefined;
+  const next = Math.max(state.due, now + (hint ?? 0));
+  const old = age >= policy.lifetime && `${Math.floor(age / 3_600_000)} hours`;
+  const spent = !outcome.permanent && (
+    attempts || old
+      ? `gave up after ${attempts || old}`
+      : isOverdue(state, next) && givenUpForDeadline(state)
+  );
   const permanent = outcome.permanent || spent !== false;
   const data: EventData<"Failed"> = {
     permanent,
     result,
     class: classify(outcome),
-    reason: spent ? `gave up after ${spent}: ${outcome.reason}` : outcome.reason,
+    reason: spent ? `${spent}: ${outcome.reason}` : outcome.reason,
     ...(code === undefined ? {} : { code }),
     ...(enhanced === undefined ? {} : { enhanced }),
     ...(remoteMTA === undefined ? {} : { remoteMTA }),
     ...(reply === undefined ? {} : { reply }),
-    ...(permanent ? {} : { next: iso(Math.max(state.due, now)) }),
+    ...(permanent ? {} : { next: iso(next) }),
+    ...(hint === undefined ? {} : { retryAfter: Math.ceil(hint / 1_000) }),
   };
   return { type: "Failed", data };
 }
@@ -301,7 +352,12 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     }
     case "Delivered":
       must("attempting");
-      return { ...ended(next), ...reportDue(event.data), status: "delivered", delivery: event.data };
+      return {
+        ...ended(next),
+        ...reportDue(event.data),
+        status: "delivered",
+        delivery: event.data,
+      };
     case "Failed": {
       if (!event.data.permanent) must("attempting");
       else must("attempting", "queued");

@@ -1,32 +1,24 @@
 /**
- * One running message: loads its stream, makes one attempt, appends the outcome, and is gone.
- *
- *   1. fold the stream; a stream that no fold accepts is quarantined (Held, with the reason)
- *   2. append AttemptStarted and TransportChosen; only then may anything be dialled
- *   3. hand the job to the delivery port, appending findings as they come
- *   4. append the outcome, together with the report to the sender if one is due
- *
- * A fault of our own code anywhere on the way is recorded as a temporary failure with its stack,
- * and after FAULTS_BEFORE_HOLD in a row the message is held. Nothing it does reaches its
- * neighbours: `runAttempt` throws nothing but StoreUnavailable, before anything was dialled.
+ * One running message: loads its stream, records what an attempt finds and comes to, and is gone.
+ * What an attempt is, step by step, is in attempts.ts.
  */
 import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
 import { BodyMissing, StoreUnavailable, type StreamAppend, WrongVersion } from "../events/store.ts";
 import {
+  ageOf,
   CommandRefused,
   decide,
-  decideNotice,
-  decideReport,
   evolve,
   fold,
   INTERRUPTED,
+  isOverdue,
   type Message,
-  type ReportDecision,
 } from "./message.ts";
 import type {
   Clock,
   ComposedReport,
   Delivery,
+  DeliveryJob,
   EventStore,
   Finding,
   Findings,
@@ -34,12 +26,22 @@ import type {
   Log,
   Outcome,
   Random,
+  RecipientReport,
   Reporter,
   Router,
 } from "./ports.ts";
 import { describe } from "./fault.ts";
-import type { RetryPolicy } from "./retry.ts";
-import { endsOnAbort, pause } from "./waiting.ts";
+import {
+  decideNotice,
+  decideReport,
+  postponed,
+  recipientOf,
+  type ReportDecision,
+  reportStream,
+  whatHappened,
+} from "./reports.ts";
+import { delayNoticeAge, type RetryPolicies, type RetryPolicy } from "./retry.ts";
+import { pause } from "./waiting.ts";
 
 export interface MessagePorts {
   readonly clock: Clock;
@@ -50,72 +52,11 @@ export interface MessagePorts {
   readonly router: Router;
   readonly delivery: Delivery;
   readonly reporter: Reporter;
-  readonly policy: () => RetryPolicy;
-}
-
-/** What became of an attempt. */
-export interface Attempted {
-  /**
-   * The message as it is afterwards, also when it was not to be tried now (not queued, not due);
-   * absent when it was quarantined, or somebody else ended the attempt.
-   */
-  readonly message?: Message;
-  /** The delivery came to an outcome of its own: no fault of ours, no crash. */
-  readonly concluded?: true;
+  readonly policy: RetryPolicies;
 }
 
 /** Waits between tries to record an outcome that the store does not take, milliseconds. */
 const RECORD_AGAIN = [250, 1_000, 2_000, 5_000] as const;
-
-/** Other writers that may come between reading a stream and writing to it. */
-const BEGIN_AGAIN = 5;
-
-/**
- * Makes one attempt for a message that is queued and due.
- * @param known the stream's events where the caller has them all, to save reading them
- * @param signal aborts the attempt; it is then recorded as canceled
- * @param gone aborts the recording of an outcome that the store does not take: the process ends
- * @throws StoreUnavailable when its start, or its quarantine, could not be recorded; whether the log
- *   has it all the same is not known
- */
-export async function runAttempt(
-  ports: MessagePorts,
-  stream: string,
-  known: readonly StoredEvent[] | undefined,
-  signal: AbortSignal,
-  gone: AbortSignal,
-): Promise<Attempted> {
-  const actor = new MessageActor(ports, stream, gone);
-  let events = known;
-  for (let again = 0;; again++) {
-    try {
-      if (!(await actor.begin(events, signal))) return { message: actor.state };
-      break;
-    } catch (cause) {
-      if (cause instanceof StoreUnavailable) throw cause;
-      if (!(cause instanceof WrongVersion) || again === BEGIN_AGAIN) {
-        await quarantine(ports, stream, cause);
-        return {};
-      }
-      events = undefined; // an operator's act, or a report of the delay, came between: read anew
-    }
-  }
-  try {
-    await actor.attempt(signal);
-  } catch (cause) {
-    try {
-      if (lostTheMessage(cause)) return {};
-      await actor.fault(cause);
-      return { message: actor.state };
-    } catch (second) {
-      if (!lostTheMessage(second)) await quarantine(ports, stream, second);
-      return {};
-    }
-  } finally {
-    actor.ended = true;
-  }
-  return { message: actor.state, concluded: true };
-}
 
 /**
  * Gives up on a message, or tells its sender of the delay, while it waits for a destination that
@@ -125,7 +66,7 @@ export async function runAttempt(
 export async function losePatienceWith(
   ports: MessagePorts,
   stream: string,
-  act: "expire" | "tellOfDelay",
+  act: "expire" | "missDeadline" | "tellOfDelay",
   why: string,
   gone: AbortSignal,
 ): Promise<void> {
@@ -170,14 +111,16 @@ export async function quarantine(
 const GONE = Symbol("the process is ending");
 
 /** The process ends, or another writer has ended the attempt: there is nothing left to record. */
-const lostTheMessage = (cause: unknown): boolean => cause === GONE || cause instanceof WrongVersion;
+export const lostTheMessage = (cause: unknown): boolean =>
+  cause === GONE || cause instanceof WrongVersion;
 
-class MessageActor implements Findings {
+export class MessageActor implements Findings {
   /** Set when the attempt is over: a delivery that goes on regardless can record nothing. */
   ended = false;
   #state: Message | undefined;
   #transport: EventData<"TransportChosen"> | undefined;
   #noted: Finding[] = [];
+  #conclusion: Promise<void> | undefined;
 
   constructor(
     readonly ports: MessagePorts,
@@ -194,12 +137,23 @@ class MessageActor implements Findings {
     this.#state = fold(await this.ports.store.readStream(this.stream));
   }
 
-  /** Loads and starts; false when the message is not queued, or not due (any more). */
-  async begin(known: readonly StoredEvent[] | undefined, signal: AbortSignal): Promise<boolean> {
-    const { store, router, clock, random, policy } = this.ports;
+  /**
+   * Loads and starts; false when the message is not queued or not due (any more), or its deadline
+   * has passed, which is then recorded.
+   */
+  async begin(
+    known: readonly StoredEvent[] | undefined,
+    signal: AbortSignal,
+    waited: EventData<"AttemptStarted">["waited"],
+  ): Promise<boolean> {
+    const { store, router, clock, random } = this.ports;
     this.#state = fold(known ?? await store.readStream(this.stream));
     const state = this.state;
     if (state.status !== "queued" || state.due > clock.now()) return false;
+    if (isOverdue(state, clock.now())) {
+      await this.missDeadline();
+      return false;
+    }
     const chosen = router.choose({
       account: state.enqueued.account,
       mailFrom: state.enqueued.mailFrom,
@@ -210,30 +164,49 @@ class MessageActor implements Findings {
       ...(state.override ? { override: state.override } : {}),
     }, signal);
     const transport = chosen instanceof Promise ? await chosen : chosen;
+    this.#transport = transport;
     const facts = decide({
       type: "StartAttempt",
       now: clock.now(),
       transport,
-      policy: policy(),
+      policy: this.#policy(),
       random: random.next(),
+      ...(waited ? { waited } : {}),
     }, state);
-    this.#transport = transport;
     await this.#append(facts);
     return true;
   }
 
-  async attempt(signal: AbortSignal): Promise<void> {
-    const { delivery, clock, policy } = this.ports;
+  /** What the delivery has to know, once the attempt has begun. */
+  get job(): DeliveryJob {
     const { enqueued: message, attempts: attempt, tried } = this.state;
-    const transport = this.#transport!;
-    const job = { stream: this.stream, attempt, message, transport, tried };
-    const outcome = await endsOnAbort(clock, signal, delivery.attempt(job, this, signal))
-      .catch(unreadable);
+    return { stream: this.stream, attempt, message, transport: this.#transport!, tried };
+  }
+
+  /** Records how the attempt ended; the first outcome counts. */
+  conclude(outcome: Outcome): Promise<void> {
+    return this.#conclusion ??= this.#recordOutcome(outcome);
+  }
+
+  /** Whether an outcome is recorded, or being recorded. */
+  get settled(): Promise<void> | undefined {
+    return this.#conclusion;
+  }
+
+  async settle(outcome: Outcome): Promise<void> {
+    if (this.ended) return;
+    await this.conclude(outcome).catch(() => {}); // the attempt meets it when it ends
+  }
+
+  async #recordOutcome(outcome: Outcome): Promise<void> {
     const findings = this.#noted;
     this.#noted = [];
-    const now = clock.now();
-    const command = { type: "Conclude", now, findings, outcome, policy: policy() } as const;
-    await this.#conclude(decide(command, this.state), now, command.policy);
+    const now = this.ports.clock.now();
+    const policy = this.#policy();
+    const command = { type: "Conclude", now, findings, outcome, policy } as const;
+    const dsnOffered = outcome.kind === "delivered" && outcome.dsnOffered;
+    const how = { policy: command.policy, dsnOffered };
+    await this.#conclude(decide(command, this.state), now, how);
   }
 
   note(finding: Finding): void {
@@ -270,55 +243,93 @@ class MessageActor implements Findings {
 
   /** Gives up on a message that has waited for its whole lifetime. */
   async expire(why: string): Promise<void> {
-    const { clock, policy } = this.ports;
-    const now = clock.now();
-    await this.#conclude(decide({ type: "Expire", now, why }, this.state), now, policy());
+    const now = this.ports.clock.now();
+    const policy = this.#policy();
+    if (ageOf(this.state, now) < policy.lifetime) return;
+    const how = { policy, dsnOffered: false };
+    await this.#conclude(decide({ type: "Expire", now, why }, this.state), now, how);
+  }
+
+  /** Gives up on a message whose deadline has passed. */
+  async missDeadline(why?: string): Promise<void> {
+    const now = this.ports.clock.now();
+    if (!isOverdue(this.state, now)) return;
+    const command = { type: "MissDeadline", ...(why === undefined ? {} : { why }) } as const;
+    const how = { policy: this.#policy(), dsnOffered: false };
+    await this.#conclude(decide(command, this.state), now, how);
   }
 
   /** Tells the sender that a message waits for a destination that is down. */
   async tellOfDelay(why: string): Promise<void> {
-    const { clock, policy } = this.ports;
-    const { status, delayReported, arrived, lastFailure } = this.state;
-    if (status !== "queued" || delayReported) return;
-    const report = decideNotice("delayed", this.state, arrived + policy().lifetime);
+    const { clock } = this.ports;
+    const { status, delayReported, lastFailure } = this.state;
+    const policy = this.#policy();
+    const now = clock.now();
+    const age = ageOf(this.state, now);
+    if (status !== "queued" || delayReported || age < delayNoticeAge(policy)) return;
+    const until = Math.min(now - age + policy.lifetime, this.#deadline);
+    const report = decideNotice("delayed", this.state, until);
     const reason = `its destination is down: ${why}`;
     const failure = lastFailure ?? { permanent: false, result: "timeout", reason };
-    await this.#report([], failure, report, clock.now());
+    await this.#report([], { type: "Failed", data: failure }, report, clock.now());
+  }
+
+  get #deadline(): number {
+    const { expires } = this.state.enqueued;
+    return expires === undefined ? Infinity : Date.parse(expires);
+  }
+
+  /** The policy in force for it: at the destination of its attempt, or where it would go. */
+  #policy(): RetryPolicy {
+    const { router, policy } = this.ports;
+    const { account, rcptTo, mailFrom, size } = this.state.enqueued;
+    const transport = this.#transport ??
+      router.expect({
+        account,
+        mailFrom,
+        rcptTo,
+        size,
+        attempt: this.state.attempts + 1,
+        ...(this.state.override ? { override: this.state.override } : {}),
+      });
+    return policy({ account, destination: router.destination(transport, rcptTo) });
   }
 
   /** Appends the outcome, with a report to the sender in the same transaction if one is due. */
-  async #conclude(facts: Fact[], now: number, policy: RetryPolicy): Promise<void> {
-    const failure = facts.find((fact) => fact.type === "Failed");
-    const report = failure && decideReport(this.state, failure.data, policy);
-    if (!failure || !report) return await this.#record(() => this.#append(facts));
-    await this.#report(facts, failure.data, report, now);
+  async #conclude(
+    facts: Fact[],
+    now: number,
+    how: { readonly policy: RetryPolicy; readonly dsnOffered: boolean },
+  ): Promise<void> {
+    const conclusion = facts.find(({ type }) => type === "Failed" || type === "Delivered")!;
+    const decision = decideReport(this.state, conclusion, how);
+    const later = decision && postponed(facts, this.state, decision, now);
+    if (!decision || later) return await this.#record(() => this.#append(later ?? facts));
+    await this.#report(facts, conclusion, decision, now);
   }
 
   async #report(
     facts: readonly Fact[],
-    failure: EventData<"Failed">,
-    report: ReportDecision,
+    conclusion: Fact,
+    decision: ReportDecision,
     now: number,
   ): Promise<void> {
-    if ("notSent" in report) {
-      const { kind, notSent } = report;
+    if ("notSent" in decision) {
+      const { kind, notSent } = decision;
       const all: Fact[] = [...facts, { type: "DSNSent", data: { kind, notSent } }];
       return await this.#record(() => this.#append(all));
     }
-    const { clock, reporter } = this.ports;
+    const { clock, reporter, ids } = this.ports;
+    const { kind, until } = decision;
+    const about: RecipientReport = {
+      ...recipientOf(this.stream, this.state),
+      at: this.state.attemptStarted ?? now,
+      ...whatHappened(conclusion, kind, until),
+    };
     await this.#record(async () => {
-      const composed = await reporter.compose({
-        kind: report.kind,
-        stream: this.stream,
-        message: this.state.enqueued,
-        arrived: new Date(this.state.arrived).toISOString(),
-        at: this.state.attemptStarted ?? now,
-        attempt: this.state.attempts,
-        failure,
-        ...(report.until === undefined ? {} : { until: report.until }),
-      });
-      const dsn = this.#reportStream(composed, clock.now());
-      const sent: Fact = { type: "DSNSent", data: { kind: report.kind, dsn: dsn.stream } };
+      const composed = await reporter.compose([about]);
+      const dsn = reportStream(about, composed, ids, clock.now());
+      const sent: Fact = { type: "DSNSent", data: { kind, dsn: dsn.stream } };
       try {
         await this.#append([...facts, sent], dsn, composed);
       } catch (cause) {
@@ -326,30 +337,6 @@ class MessageActor implements Findings {
         throw cause;
       }
     });
-  }
-
-  /** The report as a message of its own, from the null reverse-path (RFC 3464, section 2). */
-  #reportStream(composed: ComposedReport, now: number): StreamAppend {
-    const { enqueued } = this.state;
-    const enqueuedReport = decide({
-      type: "Enqueue",
-      data: {
-        account: enqueued.account,
-        mailFrom: "",
-        rcptTo: enqueued.mailFrom,
-        size: composed.body.size,
-        body: composed.body.sha256,
-        messageId: composed.messageId,
-        has8bit: composed.has8bit,
-        smtputf8: composed.smtputf8,
-        requireTLS: false,
-        dsn: { notify: ["NEVER"] },
-        submission: this.ports.ids.next(),
-        source: { kind: "dsn", of: this.stream },
-        due: new Date(now).toISOString(),
-      },
-    }, undefined);
-    return { stream: this.ports.ids.next(), expectedVersion: 0, facts: enqueuedReport };
   }
 
   async #append(facts: Fact[], other?: StreamAppend, composed?: ComposedReport): Promise<void> {
@@ -396,13 +383,6 @@ class MessageActor implements Findings {
       }
     }
   }
-}
-
-/** A disk that does not give the content for now is no fault of the code: it is tried again. */
-function unreadable(cause: unknown): Outcome {
-  if (!(cause instanceof StoreUnavailable)) throw cause;
-  const { message: reason } = cause;
-  return { kind: "failed", permanent: false, result: "error", reason, enhanced: "4.3.0" };
 }
 
 /** Ends an attempt that nobody runs: a crash, or a failing disk, left it open (invariant 4). */

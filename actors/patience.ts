@@ -1,6 +1,7 @@
 /**
  * Patience: what becomes of messages that wait for a destination that is down. They are not
- * attempted, so nothing else would tell their senders of the delay, or give up in the end.
+ * attempted, so nothing else would tell their senders of the delay, or give up in the end. What a
+ * row shows is enough to find them; the message itself knows whether it has waited long enough.
  */
 import { losePatienceWith, type MessagePorts } from "./message_actor.ts";
 import type { QueueRow, QueueView, RoutingFacts } from "./ports.ts";
@@ -27,27 +28,30 @@ export async function losePatience(
   ports: MessagePorts & { readonly view: QueueView },
   { downFor, gone }: {
     /** Why the destination of a message is down; undefined when it is not. */
-    readonly downFor: (facts: RoutingFacts) => string | undefined;
+    readonly downFor: (
+      facts: RoutingFacts,
+    ) => { readonly why: string; readonly destination: string } | undefined;
     readonly gone: AbortSignal;
   },
 ): Promise<void> {
   const { clock, view, policy } = ports;
   const now = clock.now();
-  const { lifetime } = policy();
-  const noticeAge = delayNoticeAge(policy());
   let after: { due: number; stream: string } | undefined;
   while (!gone.aborted) {
     const rows = await view.due(now, PAGE, after);
     for (const row of rows) {
+      const down = downFor(factsOf(row));
+      if (!down) continue;
+      const { lifetime, ...rest } = policy({ account: row.account, destination: down.destination });
       const age = now - row.created;
-      const act = age >= lifetime
+      const act = row.expires !== null && now >= row.expires
+        ? "missDeadline"
+        : age >= lifetime
         ? "expire"
-        : age >= noticeAge && !row.delay_reported
+        : age >= delayNoticeAge({ lifetime, ...rest }) && !row.delay_reported
         ? "tellOfDelay"
         : undefined;
-      if (!act) continue;
-      const why = downFor(factsOf(row));
-      if (why !== undefined) await losePatienceWith(ports, row.stream, act, why, gone);
+      if (act) await losePatienceWith(ports, row.stream, act, down.why, gone);
     }
     const last = rows.at(-1);
     if (!last || rows.length < PAGE) return;

@@ -14,6 +14,11 @@ export interface RetryPolicy {
   readonly lifetime: number;
 }
 
+/** The policy for a message of an account at a destination (its key). */
+export type RetryPolicies = (
+  message: { readonly account: string | null; readonly destination: string },
+) => RetryPolicy;
+
 /** At most this much is added to a wait, so that messages that failed together spread out. */
 export const MAX_JITTER = 5_000;
 

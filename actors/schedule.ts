@@ -14,6 +14,7 @@ import {
   type DestinationPolicy,
   type Down,
   type Experience,
+  type Outage,
 } from "./destination.ts";
 import { Line, type Place, type Urgent } from "./line.ts";
 
@@ -134,6 +135,29 @@ export class Schedule<Item extends Waiting> {
     return undefined;
   }
 
+  /**
+   * Takes messages out of line that go along with one that was just started: those of its owner
+   * that match, at most so many. They are one attempt with it, and end with it.
+   */
+  takeAlong(
+    item: Item,
+    matches: (other: Item) => boolean,
+    most: number,
+    now: number,
+  ): Item[] {
+    const stop = this.#stops.get(item.destination);
+    const line = stop?.lines.get(item.owner);
+    if (!stop || !line) return [];
+    const room = Math.min(most, stop.destination.together) - 1;
+    const taken = room > 0 ? line.takeMatching(matches, room) : [];
+    if (taken.length === 0) return taken;
+    stop.waiting -= taken.length;
+    this.waiting -= taken.length;
+    stop.destination.joined(taken.length);
+    this.#queueTurn(stop, now);
+    return taken;
+  }
+
   /** Time has passed: stops that waited for it have their turn. */
   tick(now: number): void {
     for (const stop of [...this.#timed]) this.#queueTurn(stop, now);
@@ -155,8 +179,10 @@ export class Schedule<Item extends Waiting> {
     experience: Experience,
     why: string,
     now: number,
+    along: readonly Item[] = [],
   ): { readonly change?: Change; readonly refill?: Refill } {
     this.#known.delete(item.stream);
+    for (const { stream } of along) this.#known.delete(stream);
     this.running--;
     const stop = this.#stops.get(item.destination);
     if (!stop) return {};
@@ -169,6 +195,11 @@ export class Schedule<Item extends Waiting> {
   /** Whether a destination is down, and since when and why. */
   down(destination: string): Down | undefined {
     return this.#stops.get(destination)?.destination.down;
+  }
+
+  /** The latest time for which a destination was down. */
+  outage(destination: string): Outage | undefined {
+    return this.#stops.get(destination)?.destination.outage;
   }
 
   get anyDown(): boolean {

@@ -19,17 +19,14 @@ import { domainOf } from "../events/projections/queue.ts";
 import { StoreUnavailable, WrongVersion } from "../events/store.ts";
 import type { Change } from "./destination.ts";
 import { DueReader, lineOf } from "./due_reader.ts";
+import { DueReports } from "./due_reports.ts";
 import { experienceOf } from "./experience.ts";
 import { describe } from "./fault.ts";
 import { type Command, CommandRefused, decide, fold, type Message } from "./message.ts";
-import {
-  type Attempted,
-  finishInterrupted,
-  type MessagePorts,
-  runAttempt,
-} from "./message_actor.ts";
+import { type Attempted, type Candidate, runAttempts } from "./attempts.ts";
+import { finishInterrupted, type MessagePorts } from "./message_actor.ts";
 import { factsOf, losePatience } from "./patience.ts";
-import type { QueueRow, QueueView, RoutingFacts } from "./ports.ts";
+import { MAX_TOGETHER, type QueueRow, type QueueView, type RoutingFacts } from "./ports.ts";
 import {
   type DestinationView,
   type Limits,
@@ -56,10 +53,15 @@ const PAGE = 500;
 const STORE_CHECK = 500;
 /** How often those are looked at who wait for a destination that is down, milliseconds. */
 const PATIENCE_CHECK = 300_000;
+/** A wait for a destination that is noted in the log of a message, milliseconds. */
+const WORTH_TELLING = 1_000;
 /** After the grace period of a stop: time to record what was aborted, milliseconds. */
 const LAST_WORDS = 5_000;
 
 interface Item extends Waiting {
+  readonly submission: string;
+  /** How many recipients the submission had: others of them may be in the same line. */
+  readonly recipients: number;
   /** All events of the stream, where they are at hand. */
   readonly events?: readonly StoredEvent[];
 }
@@ -69,6 +71,7 @@ export class Supervisor {
   readonly #schedule: Schedule<Item>;
   readonly #running = new Map<string, AbortController>();
   readonly #reader: DueReader;
+  readonly #reports: DueReports;
   #state: "new" | "open" | "blocked" | "stopping" = "new";
   #tickAt = Infinity;
   #cancelTick = () => {};
@@ -84,14 +87,16 @@ export class Supervisor {
     this.#ports = ports;
     this.#schedule = new Schedule(limits);
     this.#failed = failed;
+    const ended = (cause: unknown) => {
+      if (cause instanceof StoreUnavailable) this.storeFailed();
+      else failed(cause);
+    };
+    this.#reports = new DueReports(ports, ended);
     this.#reader = new DueReader(ports, {
       full: () => this.#schedule.full,
       offer: (row) => this.#offerRow(row),
       read: () => this.#pump(),
-      failed: (cause) => {
-        if (cause instanceof StoreUnavailable) this.storeFailed();
-        else failed(cause);
-      },
+      failed: ended,
     });
   }
 
@@ -131,7 +136,7 @@ export class Supervisor {
     if (this.#state !== "new") return; // stopped meanwhile
     this.#unsubscribe = this.#ports.store.subscribe((events) => this.#committed(events));
     this.#state = "open";
-    if (finished) this.#reader.open();
+    if (finished) this.#openAll();
     else this.storeFailed();
     this.#keepPatience();
   }
@@ -143,7 +148,7 @@ export class Supervisor {
   async stop(grace: number): Promise<void> {
     this.#state = "stopping";
     this.#unsubscribe();
-    this.#reader.close();
+    this.#closeAll();
     this.#cancelTick();
     this.#cancelPatience();
     await this.#ended(grace);
@@ -181,9 +186,19 @@ export class Supervisor {
   storeFailed(): void {
     if (this.#state !== "open") return;
     this.#state = "blocked";
-    this.#reader.close();
+    this.#closeAll();
     this.#ports.log.warn("the store does not take writes; no attempt is started until it does");
     this.#lookAfterStore();
+  }
+
+  #openAll(): void {
+    this.#reader.open();
+    this.#reports.open();
+  }
+
+  #closeAll(): void {
+    this.#reader.close();
+    this.#reports.close();
   }
 
   #lookAfterStore(): void {
@@ -195,7 +210,7 @@ export class Supervisor {
       if (this.#state !== "blocked") return;
       this.#ports.log.info("the store takes writes again");
       this.#state = "open";
-      this.#reader.open();
+      this.#openAll();
     });
   }
 
@@ -220,6 +235,7 @@ export class Supervisor {
 
   #committed(events: readonly StoredEvent[]): void {
     if (this.#state !== "open") return;
+    this.#reports.committed(events);
     const now = this.#ports.clock.now();
     for (const [n, event] of events.entries()) {
       if (event.type !== "Enqueued" || heldAtOnce(event, events[n + 1])) continue;
@@ -227,8 +243,11 @@ export class Supervisor {
       const due = Date.parse(data.due);
       if (due > now || this.#schedule.full) this.#reader.expect({ due, stream });
       else {
-        const { priority = 0 } = data;
-        this.#offer({ due, stream, priority, events: [event] }, { ...data, attempt: 1 });
+        const { priority = 0, submission, recipients = 1 } = data;
+        this.#offer(
+          { due, stream, priority, submission, recipients, events: [event] },
+          { ...data, attempt: 1 },
+        );
       }
     }
     this.#pump();
@@ -246,8 +265,8 @@ export class Supervisor {
 
   #offerRow(row: QueueRow): string | undefined {
     if (this.#schedule.has(row.stream)) return undefined;
-    const { due, stream, priority } = row;
-    return this.#offer({ due: due!, stream, priority }, factsOf(row));
+    const { due, stream, priority, submission, recipients } = row;
+    return this.#offer({ due: due!, stream, priority, submission, recipients }, factsOf(row));
   }
 
   #destinationOf(facts: RoutingFacts): string {
@@ -264,9 +283,18 @@ export class Supervisor {
     while (this.#state === "open") {
       const item = this.#schedule.next(clock.monotonic());
       if (!item) break;
-      this.#run(item);
+      this.#run(item, this.#along(item));
     }
     this.#awaitTick();
+  }
+
+  /** The other recipients of a submission that wait in the same line: they go along with it. */
+  #along(item: Item): Item[] {
+    const { submission, recipients } = item;
+    if (recipients === 1) return [];
+    const same = (other: Item) => other.submission === submission;
+    const now = this.#ports.clock.monotonic();
+    return this.#schedule.takeAlong(item, same, MAX_TOGETHER, now);
   }
 
   /** Some destination waits for time to pass: one timer for the earliest of them. */
@@ -284,37 +312,52 @@ export class Supervisor {
     });
   }
 
-  async #run(item: Item): Promise<void> {
+  /** One attempt, for an item and those that go along with it. */
+  async #run(item: Item, along: readonly Item[]): Promise<void> {
     const { clock } = this.#ports;
     const abort = new AbortController();
     const cancel = clock.timer(ATTEMPT_DEADLINE, () => abort.abort());
-    this.#running.set(item.stream, abort);
-    let attempted: Attempted = {};
+    const items = [item, ...along];
+    for (const { stream } of items) this.#running.set(stream, abort);
+    let attempted: Attempted[] = [];
     try {
-      attempted = await runAttempt(
-        this.#ports,
-        item.stream,
-        item.events,
-        abort.signal,
-        this.#gone.signal,
-      );
+      const candidates = items.map((each) => this.#candidate(each));
+      attempted = await runAttempts(this.#ports, candidates, abort.signal, this.#gone.signal);
+      if (attempted.some(({ unrecorded }) => unrecorded)) this.storeFailed();
     } catch (cause) {
-      if (cause instanceof StoreUnavailable) this.storeFailed();
-      else this.#failed(cause); // an actor catches everything of its own
+      this.#failed(cause); // an actor catches everything of its own
     }
     cancel();
-    const { message } = attempted;
-    this.#running.delete(item.stream);
+    for (const { stream } of items) this.#running.delete(stream);
     const { experience, why } = experienceOf(attempted);
-    const { change, refill } = this.#schedule.ended(item, experience, why, clock.monotonic());
+    const now = clock.monotonic();
+    const { change, refill } = this.#schedule.ended(item, experience, why, now, along);
     if (change) this.#tell(item.destination, change);
     if (refill) this.#reader.refill(refill);
-    if (message?.status === "queued") {
-      this.#reader.expect({ due: message.due, stream: item.stream });
+    for (const [n, { message }] of attempted.entries()) {
+      if (message?.status !== "queued") continue;
+      this.#reader.expect({ due: message.due, stream: items[n]!.stream });
     }
     if (this.#running.size === 0) { for (const ended of this.#idle.splice(0)) ended(); }
     this.#pump();
     if (this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#reader.roomAgain();
+  }
+
+  #candidate({ stream, events, due, destination }: Item): Candidate {
+    const waited = this.#waited(destination, due);
+    return { stream, ...(events ? { events } : {}), ...(waited ? { waited } : {}) };
+  }
+
+  /** Whether what has been due since a time waited for a destination that was down. */
+  #waited(destination: string, due: number): Candidate["waited"] {
+    const outage = this.#schedule.outage(destination);
+    if (!outage) return undefined;
+    const { clock } = this.#ports;
+    const ahead = clock.now() - clock.monotonic();
+    const since = Math.max(due, Math.round(outage.since + ahead));
+    const until = Math.min(clock.now(), outage.until + ahead);
+    if (until - since < WORTH_TELLING) return undefined;
+    return { since: new Date(since).toISOString(), why: outage.why };
   }
 
   /** The wall time, as it stands now, of a monotonic one. */
@@ -330,7 +373,11 @@ export class Supervisor {
       if (this.#state === "open" && this.#schedule.anyDown) {
         try {
           await losePatience(this.#ports, {
-            downFor: (facts) => this.#schedule.down(this.#destinationOf(facts))?.why,
+            downFor: (facts) => {
+              const destination = this.#destinationOf(facts);
+              const down = this.#schedule.down(destination);
+              return down && { destination, why: down.why };
+            },
             gone: this.#gone.signal,
           });
         } catch (cause) {

@@ -117,6 +117,8 @@ export const Enqueued = z.strictObject({
   tlsOptional: z.boolean().optional(),
   dsn: DsnParameters,
   submission: z.string(),
+  /** How many recipients the submission had; absent: one. */
+  recipients: z.int().min(2).optional(),
   source: Source,
   due: Timestamp,
   /** Of MT-PRIORITY (RFC 6710): the higher the sooner; absent where none was asked for, like 0. */

@@ -8,7 +8,7 @@
  *   4. The hosts are tried in order. What each must prove is judged when its addresses are known
  *      (judge.ts): by DANE, by MTA-STS, TLS at least, or nothing (opportunistic: RFC 7435).
  */
-import type { DeliveryJob, Findings, Outcome, Random } from "../../actors/ports.ts";
+import type { Outcome, Random } from "../../actors/ports.ts";
 import type { EventData } from "../../events/catalogue.ts";
 import type { DirectTransportConfig } from "../config/types.ts";
 import { type Destination, resolveDestination } from "../dns/destinations.ts";
@@ -21,6 +21,7 @@ import {
 import { reportedPolicies, undialedResults } from "../tls/reports/results.ts";
 import { type DeliveryPorts, type HostJudge, tryHosts } from "./hosts.ts";
 import { judgeHost, PASSED_OVER, passedOver } from "./judge.ts";
+import { noteAll, type Party } from "./party.ts";
 
 export interface DirectPorts extends DeliveryPorts {
   readonly random: Random;
@@ -37,44 +38,45 @@ export interface DirectPorts extends DeliveryPorts {
 export async function deliverDirect(
   ports: DirectPorts,
   config: Pick<DirectTransportConfig, "port" | "ipFamily" | "allowLoopback">,
-  job: DeliveryJob,
-  findings: Findings,
+  parties: readonly Party[],
   signal: AbortSignal,
-): Promise<Outcome> {
-  const domain = job.message.rcptTo.slice(job.message.rcptTo.lastIndexOf("@") + 1);
+): Promise<Outcome[]> {
+  const [{ job: { message } }] = parties as readonly [Party];
+  const all = (outcome: Outcome) => parties.map(() => outcome);
+  const domain = message.rcptTo.slice(message.rcptTo.lastIndexOf("@") + 1);
   const destination = await resolveDestination(ports.resolver, domain, ports.random, signal);
   if (destination.kind !== "hosts") {
     const { kind, code: enhanced, reason } = destination;
     if (kind === "permanent") {
-      return { kind: "failed", permanent: true, result: "permerror", reason, enhanced };
+      return all({ kind: "failed", permanent: true, result: "permerror", reason, enhanced });
     }
     const { cause } = destination;
     const result = signal.aborted ? "canceled" : cause === "timeout" ? "timeout" : "temperror";
-    return { kind: "failed", permanent: false, result, reason, enhanced };
+    return all({ kind: "failed", permanent: false, result, reason, enhanced });
   }
   const { nextHop, by, hosts } = destination;
   const policy = by === "literal" ? undefined : await ports.mtaSts?.find(nextHop, signal);
-  const { requireTLS, tlsOptional = false } = job.message;
+  const { requireTLS, tlsOptional = false } = message;
   const needs = { requireTLS, tlsOptional };
   const ignorePolicies = tlsOptional && !requireTLS;
   const reportedOn = by !== "literal" && !ignorePolicies && ports.tlsReports?.() === true;
   const known = reportedOn ? policy : withoutFailure(policy);
-  findings.note({ type: "DestinationsResolved", data: destinationFact(destination, known) });
+  noteAll(parties, { type: "DestinationsResolved", data: destinationFact(destination, known) });
   if (policy?.status === "temporary" && !ignorePolicies) {
     const reason = `whether ${nextHop} has an MTA-STS policy cannot be found out: ${policy.reason}`;
     const result = signal.aborted ? "canceled" : "temperror";
-    return { kind: "failed", permanent: false, result, reason, enhanced: "4.7.5" };
+    return all({ kind: "failed", permanent: false, result, reason, enhanced: "4.7.5" });
   }
   const mtaSts = policy?.status === "temporary" ? undefined : policy;
   const reachable = beforeOurselves(hosts, [ports.hostname, ...ports.ourselves ?? []]);
   if (reachable.length === 0) {
-    return {
+    return all({
       kind: "failed",
       permanent: true,
       result: "error",
       reason: `mail for ${nextHop} would come back to us: ${ports.hostname} is its best host`,
       enhanced: "5.4.6",
-    };
+    });
   }
   const reporting = (gathered: EventData<"TLSAGathered">) =>
     reportedOn ? reportedPolicies(nextHop, mtaSts, gathered) : undefined;
@@ -89,24 +91,30 @@ export async function deliverDirect(
     if (why === undefined) named.push(host);
     else {
       const gathered = passedOver(host.host, [why]);
-      findings.note({ type: "TLSAGathered", data: reported(gathered) });
+      noteAll(parties, { type: "TLSAGathered", data: reported(gathered) });
     }
   }
   if (named.length === 0) {
     const reason = `the MTA-STS policy of ${nextHop} is enforced and names none of its hosts: ${
       reachable.map(({ host }) => host).join(", ")
     }`;
-    return { kind: "failed", permanent: false, result: "error", reason, enhanced: PASSED_OVER };
+    return all({
+      kind: "failed",
+      permanent: false,
+      result: "error",
+      reason,
+      enhanced: PASSED_OVER,
+    });
   }
   const circumstances = { destination, mtaSts, needs, port: config.port };
-  const judge = (host: string): HostJudge => async (found) => {
+  const judge = (host: string): HostJudge => async (found, left) => {
     const judged = await judgeHost(ports, host, found, circumstances, signal);
     const { gathered } = judged;
     if ("failure" in judged) {
-      findings.note({ type: "TLSAGathered", data: reported(gathered) });
+      noteAll(left, { type: "TLSAGathered", data: reported(gathered) });
       return judged;
     }
-    findings.note({ type: "TLSAGathered", data: gathered });
+    noteAll(left, { type: "TLSAGathered", data: gathered });
     const counted = reporting(gathered);
     return { policy: judged.policy, ...(counted ? { reporting: counted } : {}) };
   };
@@ -116,7 +124,7 @@ export async function deliverDirect(
     family: config.ipFamily,
     allowLoopback: config.allowLoopback,
   };
-  return await tryHosts(ports, options, job, findings, signal);
+  return await tryHosts(ports, options, parties, signal);
 }
 
 /** Destination and policy as the log has them. */

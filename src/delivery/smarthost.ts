@@ -7,21 +7,21 @@
  */
 import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
-import type { DeliveryJob, Findings, Outcome } from "../../actors/ports.ts";
+import type { Outcome } from "../../actors/ports.ts";
 import type { SmarthostTransportConfig } from "../config/types.ts";
 import type { TlsSession } from "../ports.ts";
 import type { TlsPolicy } from "../tls/policy.ts";
 import { type DeliveryPorts, tryHosts } from "./hosts.ts";
+import { noteAll, type Party } from "./party.ts";
 
 export async function deliverSmarthost(
   ports: DeliveryPorts,
   config: Pick<SmarthostTransportConfig, "name" | "host" | "port" | "tls" | "ca" | "ipFamily">,
-  job: DeliveryJob,
-  findings: Findings,
+  parties: readonly Party[],
   signal: AbortSignal,
-): Promise<Outcome> {
+): Promise<Outcome[]> {
   const { name, host, port, ipFamily: family } = config;
-  findings.note({
+  noteAll(parties, {
     type: "DestinationsResolved",
     data: {
       nextHop: host,
@@ -34,7 +34,12 @@ export async function deliverSmarthost(
   const hosts = [{ host, tls: smarthostPolicy(config) }];
   // The operator named this host: that it is this very machine is no mistake.
   const options = { hosts, port, family, allowLoopback: true };
-  const outcome = await tryHosts(ports, options, job, findings, signal);
+  const outcomes = await tryHosts(ports, options, parties, signal);
+  return outcomes.map((outcome) => ofTransport(name, outcome));
+}
+
+/** An outcome with the name of the transport, and temporary where an operator can mend it. */
+function ofTransport(name: string, outcome: Outcome): Outcome {
   if (outcome.kind === "delivered") return outcome;
   const reason = `transport "${name}": ${outcome.reason}`;
   if (outcome.permanent && outcome.code === undefined && outcome.enhanced === "5.4.4") {

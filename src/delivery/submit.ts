@@ -1,5 +1,6 @@
 /**
- * Brings one message to one host: its addresses in turn, over a kept session where there is one.
+ * Brings a message to one host, for one recipient or for several in one transaction: its addresses
+ * in turn, over a kept session where there is one.
  *
  *   1. A kept session to the address under the same policy is used. Found dead before MAIL was
  *      answered, it is replaced by a new connection; nothing was sent that could count twice.
@@ -7,11 +8,13 @@
  *   3. A TLS handshake that fails under `opportunistic`, and only there, is followed by a new
  *      connection to the same address without TLS (RFC 7435, section 3; RFC 5321 has no way back to
  *      plain text): once per host and attempt.
- *   4. What each address said is noted as HostTried. Whether the next address follows is up to
- *      outcome.ts; the finding is on disk before it is dialled.
+ *   4. What each address said is noted as HostTried, for each recipient. Whether the next address
+ *      follows for it is up to outcome.ts; the finding is on disk before it is dialled.
+ *   5. Recipients that the host turned away as too many for one transaction get another one at the
+ *      same address, as long as each takes some (RFC 5321, section 4.5.3.1.10).
  */
 import { isIPv6 } from "node:net";
-import type { BodyStore, Clock, DeliveryJob, Findings } from "../../actors/ports.ts";
+import type { BodyStore, Clock, DeliveryJob } from "../../actors/ports.ts";
 import type { EventData } from "../../events/catalogue.ts";
 import { type ClientCertificate, type Connection, type Dialer, DialError } from "../ports.ts";
 import { ClientSession, type SessionTls } from "../smtp/client.ts";
@@ -22,8 +25,10 @@ import type { Verdict } from "../smtp/verdict.ts";
 import { policyKey, type TlsPolicy } from "../tls/policy.ts";
 import { type Reporting, sessionResults } from "../tls/reports/results.ts";
 import { contentSize, openContent } from "./content.ts";
-import { goesOn, type HostVerdict, isPolicyRefusal, replyFact } from "./outcome.ts";
+import { goesOn, isPolicyRefusal, replyFact } from "./outcome.ts";
+import { onDisk, type Party } from "./party.ts";
 import { reportTwin } from "./report_twin.ts";
+import { transcriptOf } from "./shared_transcript.ts";
 
 /** What submitting needs of the world. */
 export interface SubmitPorts {
@@ -37,6 +42,8 @@ export interface SubmitPorts {
   readonly way?: Way;
   readonly timeouts?: Partial<Timeouts>;
   readonly dialLimits?: Partial<DialLimits>;
+  /** Messages over one session; absent: as many as all sessions may carry. */
+  readonly messagesPerConnection?: number;
 }
 
 /** What the transport of an attempt adds to a session. */
@@ -68,49 +75,72 @@ export interface Target {
   readonly addresses: readonly string[];
   readonly tls: TlsPolicy;
   readonly localAddress?: string;
-  /** A policy refusal is not believed yet: the host is dual stack, and this the first attempt. */
-  readonly doubtful?: boolean;
+  /** Whether a policy refusal is not believed yet: the host is dual stack, this its first attempt. */
+  readonly doubtful: (job: DeliveryJob) => boolean;
   /** The policies under which sessions with it are counted for a TLS report. */
   readonly reporting?: Reporting;
 }
 
-/** Tries a host; a verdict per address tried, the last one counts. */
+/** Tries a host for messages (at least one) that are not through; each gets a verdict per address. */
 export async function submit(
   ports: SubmitPorts,
-  job: DeliveryJob,
+  parties: readonly Party[],
   target: Target,
-  findings: Findings,
   signal: AbortSignal,
-): Promise<HostVerdict[]> {
+): Promise<void> {
   const { clock } = ports;
   const limits = { ...DIAL_LIMITS, ...ports.dialLimits };
   const latest = clock.monotonic() + limits.host;
-  const tried: HostVerdict[] = [];
   let fellBack = false;
-  const dial = async (address: string, policy: TlsPolicy): Promise<Verdict> => {
+  const dial = async (address: string, policy: TlsPolicy, all: readonly Party[]) => {
     const ms = Math.min(limits.connect, latest - clock.monotonic());
-    const trial = new Trial(ports, job, target, address, policy, signal);
-    const { verdict: said, tls, dsnOffered } = await trial.run(ms);
-    const verdict = target.doubtful && isPolicyRefusal(said) ? doubt(said, address) : said;
+    const trial = new Trial(ports, all.map(({ job }) => job), target, address, policy, signal);
+    const { verdicts: said, tls, dsnOffered } = await trial.run(ms);
+    const verdicts = said.map((verdict, n) =>
+      isPolicyRefusal(verdict) && target.doubtful(all[n]!.job) ? doubt(verdict, address) : verdict
+    );
     const fallback = policy === target.tls ? {} : { fallback: true };
-    findings.note({ type: "HostTried", data: { ...trial.finding(verdict), ...fallback } });
-    tried.push({ host: target.host, address, verdict, tls, dsnOffered });
-    return verdict;
+    for (const [n, data] of trial.findings(verdicts).entries()) {
+      const party = all[n]!;
+      party.note({ type: "HostTried", data: { ...data, ...fallback } });
+      party.tried.push({ host: target.host, address, verdict: verdicts[n]!, tls, dsnOffered });
+    }
   };
-  for (const address of target.addresses.slice(0, limits.addresses)) {
-    if (tried.length > 0) {
+  /** Dials, and again for those that were too many, while that gets somewhere. */
+  const dialAll = async (address: string, policy: TlsPolicy, all: readonly Party[]) => {
+    for (let left = all;;) {
+      await dial(address, policy, left);
+      const crowded = left.filter((party) => isTooMany(latestOf(party)));
+      if (crowded.length === left.length || crowded.length === 0) return;
+      await onDisk(parties);
+      left = crowded;
+    }
+  };
+  let left = parties;
+  for (const [n, address] of target.addresses.slice(0, limits.addresses).entries()) {
+    if (n > 0) {
       if (clock.monotonic() >= latest) break;
-      await findings.flush();
+      await onDisk(parties);
     }
-    let verdict = await dial(address, target.tls);
-    if (verdict.handshake && target.tls.mode === "opportunistic" && !fellBack) {
+    await dialAll(address, target.tls, left);
+    const unshaken = left.filter((party) => latestOf(party).handshake);
+    if (unshaken.length > 0 && target.tls.mode === "opportunistic" && !fellBack) {
       fellBack = true;
-      await findings.flush();
-      verdict = await dial(address, { mode: "none" });
+      await onDisk(parties);
+      await dialAll(address, { mode: "none" }, unshaken);
     }
-    if (goesOn(verdict) !== "address") break;
+    left = left.filter((party) => goesOn(latestOf(party)) === "address");
+    if (left.length === 0) break;
   }
-  return tried;
+}
+
+const latestOf = ({ tried }: Party): Verdict => tried.at(-1)!.verdict;
+
+/** RFC 5321, section 4.5.3.1.10; RFC 3463, section 3.6. 552 is what older servers say. */
+function isTooMany({ phase, reply }: Verdict): boolean {
+  if (phase !== "rcpt" || !reply || (reply.code !== 452 && reply.code !== 552)) return false;
+  if (reply.enhanced !== undefined) return /^[45]\.5\.3$/.test(reply.enhanced);
+  return /too many (?:recipients|rcpt)/i.test(reply.text);
 }
 
 function doubt(verdict: Verdict, address: string): Verdict {
@@ -130,7 +160,7 @@ class Trial {
 
   constructor(
     readonly ports: SubmitPorts,
-    readonly job: DeliveryJob,
+    readonly jobs: readonly DeliveryJob[],
     readonly target: Target,
     readonly address: string,
     readonly policy: TlsPolicy,
@@ -140,34 +170,40 @@ class Trial {
   }
 
   /** @param ms how long connecting may take */
-  async run(ms: number): Promise<{ verdict: Verdict; tls: SessionTls; dsnOffered: boolean }> {
+  async run(
+    ms: number,
+  ): Promise<{ verdicts: readonly Verdict[]; tls: SessionTls; dsnOffered: boolean }> {
     const { sessions } = this.ports;
     const { port, localAddress = "" } = this.target;
     const way = this.ports.way?.key ?? "";
     const key = `${way}|${this.address}|${port}|${localAddress}|${policyKey(this.policy)}`;
-    let verdict = await this.#overKept(key);
-    verdict ??= await this.#connect(ms) ?? await this.#send();
+    let verdicts = await this.#overKept(key);
+    if (!verdicts) {
+      const failed = await this.#connect(ms);
+      verdicts = failed ? this.jobs.map(() => failed) : await this.#send();
+    }
     const session = this.#session;
-    if (session) sessions.give(key, session);
+    if (session) sessions.give(key, session, this.ports.messagesPerConnection);
     return {
-      verdict,
+      verdicts,
       tls: this.#tls(),
       dsnOffered: session?.extensions.has("DSN") ?? false,
     };
   }
 
   /** Over a kept session; undefined when there is none, or it turns out to be dead. */
-  async #overKept(key: string): Promise<Verdict | undefined> {
+  async #overKept(key: string): Promise<readonly Verdict[] | undefined> {
     const { sessions } = this.ports;
     const session = sessions.take(key);
     if (!session) return undefined;
     session.transcript.take(); // of the message before
     this.#session = session;
     this.#reused = true;
-    const verdict = await this.#send();
-    const dead = verdict.phase === "mail" && verdict.closed === true && !this.signal.aborted &&
-      verdict.result !== "timeout";
-    if (!dead) return verdict;
+    const verdicts = await this.#send();
+    const dead = verdicts.every(({ phase, closed, result }) =>
+      phase === "mail" && closed === true && result !== "timeout"
+    );
+    if (!dead || this.signal.aborted) return verdicts;
     session.close();
     sessions.drop(key);
     this.#session = undefined;
@@ -219,15 +255,17 @@ class Trial {
     return verdict.result === "ok" ? undefined : verdict;
   }
 
-  async #send(): Promise<Verdict> {
+  /** One transaction; but for the recipients, the messages are the same. */
+  async #send(): Promise<readonly Verdict[]> {
     const { bodies } = this.ports;
     const session = this.#session!;
-    const twin = await reportTwin(bodies, this.job.message, session.extensions);
-    const message = twin?.message ?? this.job.message;
-    const { mailFrom, rcptTo, dsn, has8bit, smtputf8, requireTLS } = message;
-    const { recipients: [verdict], phases } = await session.send({
+    const [{ message: original }] = this.jobs as readonly [DeliveryJob];
+    const twin = await reportTwin(bodies, original, session.extensions);
+    const message = twin?.message ?? original;
+    const { mailFrom, has8bit, smtputf8, requireTLS } = message;
+    const { recipients: verdicts, phases } = await session.send({
       mailFrom,
-      recipients: [{ rcptTo, dsn }],
+      recipients: this.jobs.map(({ message: { rcptTo, dsn } }) => ({ rcptTo, dsn })),
       size: contentSize(message),
       has8bit,
       smtputf8,
@@ -235,7 +273,7 @@ class Trial {
       body: () => twin ? Promise.resolve(twin.body) : openContent(bodies, message),
     }, this.signal);
     Object.assign(this.#phases, phases);
-    return verdict!;
+    return verdicts;
   }
 
   #tls(): SessionTls {
@@ -244,7 +282,21 @@ class Trial {
     return { mode: this.policy.mode, verifiedBy: "none" }; // never got so far: what was asked
   }
 
-  finding(verdict: Verdict): EventData<"HostTried"> {
+  /** What each recipient's log has of it, in their order. */
+  findings(verdicts: readonly Verdict[]): EventData<"HostTried">[] {
+    const lines = this.#session?.transcript.take();
+    return verdicts.map((verdict, n) => {
+      const transcript = lines && verdicts.length > 1 ? transcriptOf(lines, n) : lines;
+      const { tlsReport, ...found } = this.#finding(verdict, transcript);
+      // The session is counted once, however many it was for.
+      return n === 0 && tlsReport ? { ...found, tlsReport } : found;
+    });
+  }
+
+  #finding(
+    verdict: Verdict,
+    transcript: EventData<"HostTried">["transcript"],
+  ): EventData<"HostTried"> {
     const { clock, way } = this.ports;
     const { host, port, reporting } = this.target;
     const { mode, verifiedBy, facts, proof, testing } = this.#tls();
@@ -276,7 +328,7 @@ class Trial {
       result,
       ...(error === undefined ? {} : { error: error.slice(0, 1024) }),
       phases: { ...this.#phases, total: Math.round(clock.monotonic() - this.#begun) },
-      ...(session ? { transcript: session.transcript.take() } : {}),
+      ...(transcript ? { transcript } : {}),
     };
     const tlsReport = reporting && sessionResults(reporting, this.policy.mode, found);
     return tlsReport ? { ...found, tlsReport } : found;

@@ -11,6 +11,7 @@ import { loginOf, type SecretReader, systemSecrets } from "./credentials.ts";
 import { deliverDirect, type DirectPorts } from "./direct.ts";
 import { LocalDialer } from "./local_dialer.ts";
 import { deliverSmarthost } from "./smarthost.ts";
+import { Party } from "./party.ts";
 import { formatEndpoint, SocksDialer, type SocksProxy } from "./socks_dialer.ts";
 import type { Way } from "./submit.ts";
 
@@ -50,44 +51,57 @@ export class Transports implements Delivery {
     this.#prepared.clear();
   }
 
-  async attempt(job: DeliveryJob, findings: Findings, signal: AbortSignal): Promise<Outcome> {
+  async attempt(
+    jobs: readonly DeliveryJob[],
+    findings: readonly Findings[],
+    signal: AbortSignal,
+  ): Promise<readonly Outcome[]> {
     if (signal.aborted) {
-      return { kind: "failed", permanent: false, result: "canceled", reason: "canceled" };
+      const reason = "canceled";
+      return jobs.map(() => ({ kind: "failed", permanent: false, result: "canceled", reason }));
     }
-    const { mailFrom, rcptTo, dsn, size, has8bit, smtputf8, requireTLS } = job.message;
-    const recipients = [{ rcptTo, dsn }];
-    const unsafe = unsafeEnvelope({
-      mailFrom,
-      recipients,
-      size,
-      has8bit,
-      smtputf8,
-      requireTLS,
-    });
-    if (unsafe) {
-      const { error: reason, enhanced } = unsafe;
-      return { kind: "failed", permanent: true, result: "permerror", reason, enhanced };
+    const outcomes: (Outcome | undefined)[] = jobs.map(unsafe);
+    const sendable = outcomes.flatMap((outcome, n) => outcome ? [] : [n]);
+    if (sendable.length > 0) {
+      const all = sendable.map((n) => new Party(jobs[n]!, findings[n]!));
+      const sent = await this.#deliver(all, signal);
+      for (const [at, n] of sendable.entries()) outcomes[n] = sent[at]!;
     }
+    return outcomes.map((outcome) => outcome!);
+  }
+
+  async #deliver(parties: readonly Party[], signal: AbortSignal): Promise<readonly Outcome[]> {
+    const [{ job }] = parties as readonly [Party];
     const name = job.transport.transport;
     const config = this.#settings.transports.get(name);
     if (!config) {
       // A reload removed it after the route was chosen; the next attempt is routed anew.
       const reason = `the configuration has no transport "${name}" (any more)`;
-      return { kind: "failed", permanent: false, result: "error", reason, enhanced: "4.3.5" };
+      const enhanced = "4.3.5";
+      return parties.map(() => ({
+        kind: "failed",
+        permanent: false,
+        result: "error",
+        reason,
+        enhanced,
+      }));
     }
     let prepared = this.#prepared.get(config);
     if (!prepared) this.#prepared.set(config, prepared = this.#prepare(config));
     const ports = { ...this.#ports, ...prepared };
     switch (config.type) {
       case "direct":
-        return await deliverDirect(ports, config, job, findings, signal);
+        return await deliverDirect(ports, config, parties, signal);
       case "socks": {
-        const outcome = await deliverDirect(ports, config, job, findings, signal);
-        if (outcome.kind === "delivered" || outcome.permanent) return outcome;
-        return { ...outcome, reason: `transport "${name}": ${outcome.reason}` };
+        const outcomes = await deliverDirect(ports, config, parties, signal);
+        return outcomes.map((outcome) =>
+          outcome.kind === "delivered" || outcome.permanent
+            ? outcome
+            : { ...outcome, reason: `transport "${name}": ${outcome.reason}` }
+        );
       }
       default:
-        return await deliverSmarthost(ports, config, job, findings, signal);
+        return await deliverSmarthost(ports, config, parties, signal);
     }
   }
 
@@ -137,4 +151,13 @@ export class Transports implements Delivery {
       way: { key, proxy: formatEndpoint(proxy) },
     };
   }
+}
+
+/** The failure of a message whose addresses cannot be put in a command. */
+function unsafe({ message }: DeliveryJob): Outcome | undefined {
+  const { rcptTo, dsn } = message;
+  const found = unsafeEnvelope({ ...message, recipients: [{ rcptTo, dsn }] });
+  if (!found) return undefined;
+  const { error: reason, enhanced } = found;
+  return { kind: "failed", permanent: true, result: "permerror", reason, enhanced };
 }

@@ -69,12 +69,15 @@ export class Sessions {
     return undefined; // those below it have been idle for longer
   }
 
-  /** Gives a session back after use: it is kept for the next message, or takes leave. */
-  give(key: string, session: ClientSession): void {
+  /**
+   * Gives a session back after use: it is kept for the next message, or takes leave.
+   * @param most messages over one session at this destination, where that is less than for all
+   */
+  give(key: string, session: ClientSession, most = Infinity): void {
     if (!session.usable) return;
     const now = this.#clock.monotonic();
     const { messages, refusals, age, perKey, total } = this.#limits;
-    const worn = session.sent >= messages || session.refusals >= refusals ||
+    const worn = session.sent >= Math.min(messages, most) || session.refusals >= refusals ||
       now - session.begun >= age;
     if (this.#closed || worn) return this.#leave(session);
     const idle: Idle = { key, session, since: now };

@@ -12,7 +12,7 @@ type Line = Lines[number];
 
 /** Characters of one line, and lines and characters in all. */
 export const MAX_TRANSCRIPT_LINE = 1024;
-export const MAX_TRANSCRIPT_LINES = 200;
+export const MAX_TRANSCRIPT_LINES = 400;
 export const MAX_TRANSCRIPT = 32 * 1024;
 
 export class Transcript {

@@ -38,6 +38,8 @@ export class QueueHarness {
   readonly clock = new ManualClock(T0);
   readonly log = new LogLines();
   readonly jobs: DeliveryJob[] = [];
+  /** Jobs that came together. */
+  readonly transactions: (readonly DeliveryJob[])[] = [];
   /** How deliveries go; a test sets it. */
   script: Script = (_job, findings) => {
     findings.note(hostTried());
@@ -72,13 +74,14 @@ export class QueueHarness {
       destination: (_choice, rcptTo) => rcptTo.slice(rcptTo.indexOf("@") + 1),
     };
     const delivery: Delivery = {
-      attempt: (job, findings, signal) => {
-        this.jobs.push(job);
-        return this.script(job, findings, signal);
+      attempt: (jobs, findings, signal) => {
+        this.jobs.push(...jobs);
+        this.transactions.push(jobs);
+        return Promise.all(jobs.map((job, n) => this.script(job, findings[n]!, signal)));
       },
     };
     const reporter: Reporter = {
-      compose: async ({ kind, stream }) => {
+      compose: async ([{ kind, stream }]) => {
         const writer = bodies.create();
         await writer.write(new TextEncoder().encode(`Subject: ${kind} ${stream}\r\n\r\n`));
         return {

@@ -32,9 +32,11 @@ export class Mishaps {
 
   delivery(real: Delivery): Delivery {
     return {
-      attempt: (job, findings, signal) => {
-        if (job.message.rcptTo.includes(POISON)) throw new TypeError("poison in the recipient");
-        return real.attempt(job, findings, signal);
+      attempt: (jobs, findings, signal) => {
+        if (jobs.some(({ message }) => message.rcptTo.includes(POISON))) {
+          throw new TypeError("poison in the recipient");
+        }
+        return real.attempt(jobs, findings, signal);
       },
     };
   }
@@ -42,7 +44,9 @@ export class Mishaps {
   reporter(real: Reporter): Reporter {
     return {
       compose: (report): Promise<ComposedReport> => {
-        if (report.message.mailFrom.includes(POISON)) throw new TypeError("poison in the sender");
+        if (report[0].message.mailFrom.includes(POISON)) {
+          throw new TypeError("poison in the sender");
+        }
         return real.compose(report);
       },
     };
@@ -60,6 +64,8 @@ export class Mishaps {
       due: (now, limit, after) => glitch(real.due(now, limit, after)),
       nextDue: (after) => glitch(real.nextDue(after)),
       attempting: (limit) => glitch(real.attempting(limit)),
+      reports: (limit) => glitch(real.reports(limit)),
+      reportsOf: (submission, limit) => glitch(real.reportsOf(submission, limit)),
       list: (filter, page) => glitch(real.list(filter, page)),
       count: (filter) => glitch(real.count(filter)),
       depth: () => glitch(real.depth()),

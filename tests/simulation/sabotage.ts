@@ -73,7 +73,11 @@ function forgetting(drop: (fact: Fact) => boolean): Sabotage {
 }
 
 /** Findings of the second of two attempts: nobody writes them down. */
-const UNSEEN: Findings = { note: (_: Finding) => {}, flush: () => Promise.resolve() };
+const UNSEEN: Findings = {
+  note: (_: Finding) => {},
+  flush: () => Promise.resolve(),
+  settle: () => Promise.resolve(),
+};
 
 /** An engine that changes what it is given to commit. */
 function changing(change: (transaction: Transaction) => Transaction): Sabotage {
@@ -96,9 +100,13 @@ export const BUGS = {
   "forgets to note that it reported": forgetting(({ type }) => type === "DSNSent"),
   "makes two attempts at once": {
     delivery: (real) => ({
-      attempt: (job: DeliveryJob, findings: Findings, signal: AbortSignal) => {
-        real.attempt(job, UNSEEN, signal).catch(() => {});
-        return real.attempt(job, findings, signal);
+      attempt: (
+        jobs: readonly DeliveryJob[],
+        findings: readonly Findings[],
+        signal: AbortSignal,
+      ) => {
+        real.attempt(jobs, jobs.map(() => UNSEEN), signal).catch(() => {});
+        return real.attempt(jobs, findings, signal);
       },
     }),
   },
@@ -132,17 +140,23 @@ export const BUGS = {
   })),
   "calls it delivered whatever the host said": {
     delivery: (real) => ({
-      attempt: async (job: DeliveryJob, findings: Findings, signal: AbortSignal) => {
-        const outcome = await real.attempt(job, findings, signal);
-        if (outcome.kind === "delivered" || outcome.permanent) return outcome;
-        return {
-          kind: "delivered" as const,
-          host: "nobody",
-          address: "192.0.2.1",
-          reply: { code: 250, text: "fine" },
-          tls: { mode: "none" as const, verifiedBy: "none" as const },
-          dsnOffered: false,
-        };
+      attempt: async (
+        jobs: readonly DeliveryJob[],
+        findings: readonly Findings[],
+        signal: AbortSignal,
+      ) => {
+        const outcomes = await real.attempt(jobs, findings, signal);
+        return outcomes.map((outcome) => {
+          if (outcome.kind === "delivered" || outcome.permanent) return outcome;
+          return {
+            kind: "delivered" as const,
+            host: "nobody",
+            address: "192.0.2.1",
+            reply: { code: 250, text: "fine" },
+            tls: { mode: "none" as const, verifiedBy: "none" as const },
+            dsnOffered: false,
+          };
+        });
       },
     }),
   },

@@ -18,6 +18,7 @@ import {
   type RecordType,
   type TlsSession,
 } from "../../../src/ports.ts";
+import { Party } from "../../../src/delivery/party.ts";
 import { Sessions } from "../../../src/smtp/sessions.ts";
 import { parseCertificate } from "../../../src/tls/certificate.ts";
 import type { MtaStsFinding } from "../../../src/tls/requirements.ts";
@@ -254,7 +255,7 @@ async function deliver(one: Case): Promise<
       one.dnssec === "secure",
     );
   };
-  const outcome = await deliverDirect(
+  const [outcome] = await deliverDirect(
     {
       clock: { ...realClock, now: () => Date.UTC(2027, 0, 1) },
       random: { next: () => 0.5 },
@@ -274,17 +275,22 @@ async function deliver(one: Case): Promise<
       mtaSts: { find: () => Promise.resolve(policy(one)) },
     },
     { port: 25, ipFamily: "any", allowLoopback: false },
-    {
-      stream: "01J",
-      attempt: 1,
-      tried: [],
-      transport: { transport: "direct", type: "direct", because: { kind: "default" } },
-      message: MESSAGE_FACTS,
-    },
-    { note: (finding) => void findings.push(finding), flush: () => Promise.resolve() },
+    [
+      new Party({
+        stream: "01J",
+        attempt: 1,
+        tried: [],
+        transport: { transport: "direct", type: "direct", because: { kind: "default" } },
+        message: MESSAGE_FACTS,
+      }, {
+        note: (finding) => void findings.push(finding),
+        flush: () => Promise.resolve(),
+        settle: () => assert.fail("settled before the attempt was over"),
+      }),
+    ],
     new AbortController().signal,
   );
-  return { outcome, findings, dialled };
+  return { outcome: outcome!, findings, dialled };
 }
 
 const MESSAGE_FACTS: EventData<"Enqueued"> = {

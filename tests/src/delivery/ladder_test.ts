@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import type { Outcome, TriedAddress } from "../../../actors/ports.ts";
 import { checkFact, type EventData } from "../../../events/catalogue.ts";
 import { deliverDirect, type DirectPorts } from "../../../src/delivery/direct.ts";
+import { Party } from "../../../src/delivery/party.ts";
 import type { MtaStsFinding, MtaStsUnknown } from "../../../src/tls/requirements.ts";
 import { bodyOf, MESSAGE, octets, realClock } from "../smtp/harness.ts";
 import { HANG_UP, type Script } from "../smtp/scripted_server.ts";
@@ -69,9 +70,10 @@ async function deliver({ message, tried = [], attempt = 1, policy }: Trial = {})
     },
   } as const;
   const config = { port: 25, ipFamily: "any", allowLoopback: false } as const;
-  const outcome = await deliverDirect(ports, config, job, world, new AbortController().signal);
+  const { signal } = new AbortController();
+  const [outcome] = await deliverDirect(ports, config, [new Party(job, world)], signal);
   for (const finding of world.findings) checkFact(finding);
-  return outcome;
+  return outcome!;
 }
 
 const V6 = "2001:db8::1";

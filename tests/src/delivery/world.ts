@@ -129,13 +129,28 @@ export class World implements Resolver, Dialer, Findings {
     return this.findings.flatMap((one) => one.type === "HostTried" ? [one.data] : []);
   }
 
-  attempt(
+  /** Nothing is settled early with one message. */
+  settle(): Promise<void> {
+    throw new Error("settled before the attempt was over");
+  }
+
+  async attempt(
     transport: string,
     rcptTo: string,
     changes: Partial<EventData<"Enqueued">> = {},
     signal = new AbortController().signal,
   ): Promise<Outcome> {
-    const job: DeliveryJob = {
+    const job = this.job(transport, rcptTo, changes);
+    const [outcome] = await this.transports.attempt([job], [this], signal);
+    return outcome!;
+  }
+
+  job(
+    transport: string,
+    rcptTo: string,
+    changes: Partial<EventData<"Enqueued">> = {},
+  ): DeliveryJob {
+    return {
       stream: "01J",
       attempt: 1,
       tried: [],
@@ -157,7 +172,6 @@ export class World implements Resolver, Dialer, Findings {
         ...changes,
       },
     };
-    return this.transports.attempt(job, this, signal);
   }
 }
 
