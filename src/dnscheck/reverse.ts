@@ -34,11 +34,6 @@ function checkAddress(
       dnssec: Dnssec = dnssecOf(answer),
     ): Finding => ({ check: "reverse", level, name: reverse, found: words, dnssec, publish });
     const names = answer.records.slice(0, MOST_NAMES).flatMap((name) => hostName(name) ?? []);
-    if (names.length === 0) {
-      return [
-        finding("error", `${address} has no name; whoever gave you the address sets it`, ptr),
-      ];
-    }
     const forward = await leadsTo(ports, hostname, address);
     const findings: Finding[] = [];
     if (!forward.leads) {
@@ -48,6 +43,10 @@ function checkAddress(
         [addressLine(hostname, address)],
         forward.dnssec,
       ));
+    }
+    if (names.length === 0) {
+      const found = `${address} has no name; whoever gave you the address sets it`;
+      return [...findings, finding("error", found, ptr)];
     }
     if (names.includes(hostname)) {
       if (forward.leads) findings.push(finding("ok", `${address} is ${hostname}, and back`, []));
