@@ -11,7 +11,7 @@
  * the next attempt; listeners are opened anew where they changed; the data folder stays.
  */
 import { Admission } from "../actors/admission.ts";
-import type { Clock, Delivery, Ids, Log, Random, Router } from "../actors/ports.ts";
+import type { Clock, Delivery, Ids, Log, Random } from "../actors/ports.ts";
 import type { Command, Message } from "../actors/message.ts";
 import { QueueSubmitter } from "../actors/submitter.ts";
 import { quarantine } from "../actors/message_actor.ts";
@@ -28,22 +28,21 @@ import { AccountGate } from "./accounts/gate.ts";
 import { openLoginSecret } from "./accounts/secret.ts";
 import type { Config, HttpListenerConfig, SmtpListenerConfig } from "./config/types.ts";
 import { SocketDialer } from "./delivery/dialer.ts";
-import { ConfiguredRouter, type RouterPorts } from "./delivery/router.ts";
+import { DkimSigner } from "./dkim/signer.ts";
 import { Transports } from "./delivery/transports.ts";
-import { formatServer } from "./dns/servers.ts";
-import { StubResolver } from "./dns/resolver.ts";
 import { DsnComposer } from "./dsn/compose.ts";
 import { AddressFile } from "./http/address_file.ts";
 import { openToken } from "./http/api_token.ts";
 import { Metrics } from "./http/metrics.ts";
 import { HttpServer, type Readiness } from "./http/server.ts";
 import { type Authenticate, authenticator } from "./http/tokens.ts";
-import type { Resolver } from "./ports.ts";
+import { CurrentResolver, CurrentRouter } from "./in_force.ts";
 import { SmtpServer } from "./smtp/server.ts";
 import { CertificateFiles } from "./smtp/server/certificate.ts";
 import type { SmtpStats } from "./smtp/server/stats.ts";
 import { Sessions } from "./smtp/sessions.ts";
 import { ulids } from "./system.ts";
+import { TlsDuties } from "./tls/duties.ts";
 import { doorsBranch, supervisionTree } from "./tree.ts";
 
 /** Milliseconds that running attempts and sessions have to end when the queue stops. */
@@ -70,6 +69,7 @@ export class Queue {
   readonly #resolver: CurrentResolver;
   readonly #transports: Transports;
   readonly #sessions: Sessions;
+  readonly #tls: TlsDuties;
   readonly #metrics: Metrics;
   readonly #authenticate: Authenticate;
   readonly #addressFile: AddressFile;
@@ -79,6 +79,7 @@ export class Queue {
   readonly #gate: AccountGate;
   readonly #submitter: QueueSubmitter;
   readonly #reporter: DsnComposer;
+  readonly #signer: DkimSigner;
   readonly #bound = new Map<string, Bound>();
   readonly #smtp = new Map<string, SmtpServer>();
   #config: Config;
@@ -137,17 +138,26 @@ export class Queue {
     this.#resolver = new CurrentResolver(config, clock);
     this.#router = new CurrentRouter(config, { resolver: this.#resolver, random, bodies, log });
     this.#sessions = new Sessions(clock);
+    const ids = ulids(clock, random);
+    this.#ids = ids;
+    this.#signer = new DkimSigner(clock, config.dkim);
+    const [signer, resolver] = [this.#signer, this.#resolver];
+    const beside = { clock, random, ids, log, resolver, store, bodies, signer };
+    const duties = this.#tls = new TlsDuties({ ...beside, rows: opened }, config);
     this.#transports = new Transports({
       clock,
       random,
       dialer: new SocketDialer(),
-      resolver: this.#resolver,
+      resolver,
       bodies,
       sessions: this.#sessions,
+      mtaSts: duties.mtaSts,
+      tlsReports: () => duties.reports,
+      get ca() {
+        return duties.ca;
+      },
     }, config);
-    const ids = ulids(clock, random);
-    this.#ids = ids;
-    this.#reporter = new DsnComposer({ hostname: config.hostname, bodies, clock, ids });
+    this.#reporter = new DsnComposer({ hostname: config.hostname, bodies, clock, ids, signer });
     this.#submitter = new QueueSubmitter({
       clock,
       ids,
@@ -159,7 +169,7 @@ export class Queue {
     this.#gauges();
     const queue = this.#queuePart(ids);
     this.#doors = new Doors(() => doorsBranch(this.#listeners(), { clock, log }));
-    this.#tree = supervisionTree(queue, this.#doors, { clock, log });
+    this.#tree = supervisionTree(queue, this.#doors, { clock, log }, duties.chores());
   }
 
   /** Where the listeners listen. */
@@ -215,6 +225,7 @@ export class Queue {
   /** Stops accepting, lets running attempts end, flushes, closes the store. */
   async stop(): Promise<void> {
     this.#stopping = true;
+    this.#tls.stop();
     await this.#tree.stop();
     await this.#sessions.close();
     await this.#opened.close();
@@ -248,7 +259,9 @@ export class Queue {
       }
     }
     resolver();
+    this.#signer.use(config.dkim);
     this.#router.use(config);
+    this.#tls.use(config);
     this.#transports.reload(config);
     if (this.#supervisor) this.#supervisor.limits = limitsOf(config);
   }
@@ -315,7 +328,14 @@ export class Queue {
             command: "deno task account add NAME --address ADDRESS",
           });
         }
-        const ports = { submitter: this.#submitter, bodies, clock, log, ...(gate && { gate }) };
+        const ports = {
+          submitter: this.#submitter,
+          bodies,
+          clock,
+          log,
+          signer: this.#signer,
+          ...(gate && { gate }),
+        };
         const server = new SmtpServer(ports, {
           name: config.name,
           hostname: this.#config.hostname,
@@ -363,6 +383,7 @@ export class Queue {
           authenticate: this.#authenticate,
           submitter: this.#submitter,
           bodies,
+          signer: this.#signer,
           clock,
           hostname: this.#config.hostname,
           listener: config.name,
@@ -416,6 +437,18 @@ export class Queue {
       "limit",
       () => this.#gate.limited(),
     );
+    this.#metrics.totals(
+      "postledger_mta_sts_fetches_total",
+      "MTA-STS policies fetched, by how that ended.",
+      "result",
+      () => this.#tls.mtaSts.results,
+    );
+    this.#metrics.totals(
+      "postledger_tls_reports_total",
+      "TLS reports handed over, by way, and those that could not be.",
+      "result",
+      () => this.#tls.reporter.results,
+    );
     this.#metrics.gauge(
       "postledger_attempts_running",
       "Delivery attempts running now.",
@@ -460,54 +493,5 @@ class Doors implements Part {
   async reopen(): Promise<void> {
     await this.stop();
     await this.start(this.#failed);
-  }
-}
-
-/** The router of the configuration in force. */
-class CurrentRouter implements Router {
-  readonly #ports: RouterPorts;
-  #current: ConfiguredRouter;
-  constructor(config: Config, ports: RouterPorts) {
-    this.#ports = ports;
-    this.#current = new ConfiguredRouter(config, ports);
-  }
-  use(config: Config): void {
-    this.#current = new ConfiguredRouter(config, this.#ports);
-  }
-  choose(...facts: Parameters<Router["choose"]>) {
-    return this.#current.choose(...facts);
-  }
-  expect(...facts: Parameters<Router["expect"]>) {
-    return this.#current.expect(...facts);
-  }
-  destination(...of: Parameters<Router["destination"]>) {
-    return this.#current.destination(...of);
-  }
-}
-
-/** The resolver of the configuration in force; its cache goes with it. */
-class CurrentResolver implements Resolver {
-  readonly #clock: Clock;
-  #current: StubResolver;
-  constructor(config: Config, clock: Clock) {
-    this.#clock = clock;
-    this.#current = this.#make(config);
-  }
-  /** Builds the resolver of a new configuration; the function returned puts it in force. */
-  prepare(config: Config): () => void {
-    const next = this.#make(config);
-    return () => {
-      this.#current = next;
-    };
-  }
-  query: Resolver["query"] = (name, type, signal) => this.#current.query(name, type, signal);
-
-  #make({ dns }: Config): StubResolver {
-    const servers = dns.servers.map(({ address, port }) => formatServer({ address, port }));
-    return new StubResolver({
-      clock: this.#clock,
-      trustAd: dns.trustAd,
-      ...(servers.length > 0 ? { servers } : {}),
-    });
   }
 }

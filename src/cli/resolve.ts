@@ -14,7 +14,7 @@ import {
 import { StubResolver } from "../dns/resolver.ts";
 import { formatServer } from "../dns/servers.ts";
 import { systemClock, systemRandom } from "../system.ts";
-import { allowsLoopback, trustAnchors } from "../tls/duties.ts";
+import { allowsLoopback } from "../tls/duties.ts";
 import { MtaStsPolicies } from "../tls/mta_sts.ts";
 import { PassingPolicies } from "../tls/mta_sts_cache.ts";
 import { HttpsPolicyFetcher } from "../tls/mta_sts_fetch.ts";
@@ -67,7 +67,7 @@ export const resolve: Command = {
       ...(servers.length > 0 ? { servers } : {}),
       trustAd,
     });
-    const anchors = trustAnchors(config);
+    const { ca } = config.tls;
     const timeouts = { greeting: patience, ehlo: patience, tls: patience };
     const survey = await surveyDomain(
       {
@@ -77,7 +77,7 @@ export const resolve: Command = {
         dialer: new SocketDialer(),
         hostname: config.hostname,
         mtaSts: policiesOf(config, resolver),
-        ...(anchors ? { ca: anchors } : {}),
+        ...(ca ? { ca } : {}),
         timeouts,
       },
       domain.slice(domain.lastIndexOf("@") + 1),
@@ -97,11 +97,10 @@ export const resolve: Command = {
 
 /** Policies as they are published now: what a running queue has cached is not looked at. */
 function policiesOf(config: Config, resolver: StubResolver): MtaStsPolicies {
-  const anchors = trustAnchors(config);
   const fetcher = new HttpsPolicyFetcher({
     clock: systemClock,
     resolver,
-    ca: () => anchors,
+    ca: () => config.tls.ca,
     allowLoopback: () => allowsLoopback(config),
   });
   const cache = new PassingPolicies(systemClock.now);

@@ -1,4 +1,4 @@
-/** The section `[tls]`: whom to trust beside the CA store, and whether TLS reports are sent. */
+/** The section `[tls]`: whom to trust instead of the CA store, and whether TLS reports are sent. */
 import { X509Certificate } from "node:crypto";
 import { resolve } from "node:path";
 import { type Problem, reasonOf } from "./problems.ts";

@@ -56,7 +56,7 @@ export interface DkimKeyConfig {
 
 /** TLS towards MX hosts and policy hosts. */
 export interface TlsConfig {
-  /** Trust anchors in PEM beside those of the CA store; absent: none. */
+  /** Trust anchors in PEM for MTA-STS, instead of those that come with Deno. */
   readonly ca?: readonly string[];
   /** Whether TLS reports (RFC 8460) are sent to the domains that ask for them. */
   readonly reports: boolean;

@@ -2,7 +2,6 @@
  * What a running queue does about the TLS of others: finds and keeps MTA-STS policies, and sends
  * TLS reports. Puts the parts in this folder together with the store and the configuration.
  */
-import tls from "node:tls";
 import type { BodyStore, Clock, EventStore, Ids, Log, Random } from "../../actors/ports.ts";
 import type { Part } from "../../actors/supervision.ts";
 import type { OpenStore } from "../../events/open.ts";
@@ -34,11 +33,6 @@ const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
-/** Trust anchors in PEM: those of the CA store and those of the config; undefined for the former. */
-export function trustAnchors(config: Pick<Config, "tls">): readonly string[] | undefined {
-  return config.tls.ca && [...tls.rootCertificates, ...config.tls.ca];
-}
-
 /** Policy hosts on this machine are asked where hosts on it may get mail. */
 export const allowsLoopback = ({ transports }: Pick<Config, "transports">): boolean =>
   [...transports.values()].some((transport) =>
@@ -50,17 +44,15 @@ export class TlsDuties {
   readonly reporter: TlsReporter;
   readonly #ports: DutyPorts;
   #config: Config;
-  #ca: readonly string[] | undefined;
 
   constructor(ports: DutyPorts, config: Config) {
     this.#ports = ports;
     this.#config = config;
-    this.#ca = trustAnchors(config);
     const { clock, resolver, log, store, bodies, ids, rows, signer } = ports;
     const https = {
       clock,
       resolver,
-      ca: () => this.#ca,
+      ca: () => this.ca,
       allowLoopback: () => allowsLoopback(this.#config),
     };
     this.mtaSts = new MtaStsPolicies({
@@ -93,9 +85,9 @@ export class TlsDuties {
     });
   }
 
-  /** Trust anchors for MTA-STS, where they are not those of the CA store alone. */
+  /** Trust anchors in PEM for MTA-STS, where they are not those of the CA store. */
   get ca(): readonly string[] | undefined {
-    return this.#ca;
+    return this.#config.tls.ca;
   }
 
   /** Whether sessions are counted for reports. */
@@ -105,7 +97,6 @@ export class TlsDuties {
 
   use(config: Config): void {
     this.#config = config;
-    this.#ca = trustAnchors(config);
   }
 
   /** Fetches that run are given up. */

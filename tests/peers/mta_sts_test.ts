@@ -1,0 +1,302 @@
+/**
+ * MTA-STS over a small internet of real programs: policies over HTTPS from a private CA, Postfix
+ * with certificates that fit them and others that do not.
+ */
+import { after, before, describe, it } from "@std/testing/bdd";
+import assert from "node:assert/strict";
+import https from "node:https";
+import { assertReplayable, dataOf, exportedEvents, type LoggedEvent } from "./history.ts";
+import { address, type Internet, startInternet } from "./internet.ts";
+import { CA_EXTENSIONS, forHost, type Issued, Pki } from "./pki.ts";
+import { runTask, Server } from "./serve.ts";
+import { submitWithPython } from "./submit.ts";
+import { freePort, until } from "./wait.ts";
+
+/** The domains, and the last event of an attempt to each. */
+const DOMAINS = {
+  "enforce.test": "Delivered",
+  "wildcard.test": "Delivered",
+  "foreign.test": "Failed",
+  "wrongname.test": "Failed",
+  "plain.test": "Failed",
+  "unlisted.test": "Failed",
+  "partly.test": "Delivered",
+  "testing.test": "Delivered",
+  "badca.test": "Delivered",
+  "html.test": "Delivered",
+  "alias.test": "Delivered",
+} as const;
+type Domain = keyof typeof DOMAINS;
+
+const policy = (mode: string, ...mx: string[]) =>
+  `version: STSv1\r\nmode: ${mode}\r\n${mx.map((name) => `mx: ${name}\r\n`).join("")}` +
+  "max_age: 86400\r\n";
+
+const POLICIES: Readonly<Record<string, string>> = {
+  "enforce.test": policy("enforce", "mx.enforce.test"),
+  "wildcard.test": policy("enforce", "*.wildcard.test"),
+  "foreign.test": policy("enforce", "mx.foreign.test"),
+  "wrongname.test": policy("enforce", "mx.wrongname.test"),
+  "plain.test": policy("enforce", "mx.plain.test"),
+  "unlisted.test": policy("enforce", "other.unlisted.test"),
+  "partly.test": policy("enforce", "mx2.partly.test"),
+  "testing.test": policy("testing", "mx.testing.test"),
+  "badca.test": policy("enforce", "nothing.badca.test"),
+  "html.test": policy("enforce", "nothing.html.test"),
+};
+
+describe("MTA-STS over a small internet", () => {
+  const port = freePort();
+  let pki: Pki;
+  let internet: Internet;
+  let server: Server;
+  const policyHosts: https.Server[] = [];
+  const histories = new Map<string, LoggedEvent[]>();
+
+  before(async () => {
+    pki = await Pki.create();
+    const ours = await pki.issue({ subject: "/CN=Ours", extensions: CA_EXTENSIONS });
+    const theirs = await pki.issue({ subject: "/CN=Theirs", extensions: CA_EXTENSIONS });
+    const names = ["enforce", "wildcard", "wrong", "partly"].map((name) =>
+      name === "partly" ? "mx2.partly.test" : `mx.${name}.test`
+    );
+    const extensions = forHost(...names);
+    const trusted = await pki.issue({ subject: "/CN=mx", extensions, issuer: ours });
+    const foreign = await pki.issue({
+      subject: "/CN=mx",
+      extensions: forHost("mx.foreign.test", "mx.testing.test"),
+      issuer: theirs,
+    });
+    const hosts = Object.keys(DOMAINS).map((domain) => `mta-sts.${domain}`);
+    const policyCertificate = (issuer: Issued) =>
+      pki.issue({ subject: "/CN=policies", extensions: forHost(...hosts), issuer });
+    policyHosts.push(
+      await policyHost(address(20), await policyCertificate(ours)),
+      await policyHost(address(21), await policyCertificate(theirs)),
+    );
+    internet = await startInternet(await landscape(port, trusted, foreign, pki));
+    server = await Server.prepare({
+      routing: `
+[dns]
+servers = ["${internet.resolver}"]
+
+[tls]
+ca_file = "${ours.certificate}"
+
+[[routes]]
+transport = "out"
+
+[transports.out]
+type = "direct"
+port = ${port}
+allow_loopback = true
+`,
+      queue: 'retry = ["60s"]\nmax_attempts = 4\ndelay_notice_after = 10\n',
+    });
+    await server.start();
+    await submitAll(Object.keys(DOMAINS));
+    await outcomes(DOMAINS);
+  });
+  after(async () => {
+    await server?.remove();
+    for (const host of policyHosts) {
+      host.closeAllConnections();
+      await new Promise<void>((resolve) => host.close(() => resolve()));
+    }
+    await internet?.stop();
+    await pki?.remove();
+  });
+
+  const submitAll = async (domains: readonly string[], user = "bob") => {
+    for (const domain of domains) {
+      const to = `${user}@${domain}`;
+      const { smtpPort } = server;
+      await submitWithPython({ port: smtpPort, from: "sender@enforce.test", to, subject: user });
+    }
+  };
+
+  const outcomes = async (wanted: Readonly<Record<string, string>>, user = "bob") => {
+    let last: LoggedEvent[] = [];
+    await until("an outcome for every domain", 30_000, async () => {
+      last = await exportedEvents(server);
+      for (const [domain, outcome] of Object.entries(wanted)) {
+        const to = `${user}@${domain}`;
+        const first = last.find(({ type, data }) => type === "Enqueued" && data.rcptTo === to);
+        const own = last.filter(({ stream }) => stream === first?.stream);
+        if (!own.some(({ type }) => type === outcome)) return false;
+        histories.set(to, own);
+      }
+      return true;
+    }).catch((error: Error) => {
+      const reasons = last.flatMap(({ type, data }) => type === "Failed" ? [data.reason] : []);
+      throw new Error(`${error.message}\n${reasons.join("\n")}`);
+    });
+  };
+
+  const story = (domain: Domain, user = "bob") => {
+    const events = histories.get(`${user}@${domain}`) ?? [];
+    const policy = dataOf(events, "DestinationsResolved").mtaSts as Record<string, unknown>;
+    const tried = events.filter(({ type }) => type === "HostTried").map(({ data }) => data);
+    return { events, policy, tried, failed: () => dataOf(events, "Failed") };
+  };
+  const failsTemporarily = (domain: Domain, reason: RegExp) => {
+    const { failed, events } = story(domain);
+    assert.equal(failed().permanent, false);
+    assert.match(String(failed().reason), reason);
+    assert.ok(!events.some(({ type }) => type === "Delivered"));
+  };
+
+  it("delivers where an enforced policy and the certificate agree", () => {
+    const { policy, tried } = story("enforce.test");
+    assert.equal(policy.status, "policy");
+    assert.equal(policy.mode, "enforce");
+    assert.equal(policy.from, "fetched");
+    assert.equal(tried[0]?.verifiedBy, "mta-sts");
+    assert.equal(tried[0]?.tlsMode, "verified");
+  });
+
+  it("takes a wildcard for the hosts that it stands for", () => {
+    assert.equal(story("wildcard.test").tried[0]?.verifiedBy, "mta-sts");
+  });
+
+  it("does not deliver to a host whose certificate a foreign CA signed", () => {
+    failsTemporarily("foreign.test", /certificate is not accepted/);
+    assert.equal(story("foreign.test").tried[0]?.tlsFailure, "certificate-not-trusted");
+    assert.equal(story("foreign.test").tried.length, 1, "and does not fall back");
+  });
+
+  it("does not deliver to a host whose certificate is for another name", () => {
+    failsTemporarily("wrongname.test", /not mx\.wrongname\.test/);
+    assert.equal(story("wrongname.test").tried[0]?.tlsFailure, "certificate-host-mismatch");
+  });
+
+  it("does not deliver to a host without STARTTLS", () => {
+    failsTemporarily("plain.test", /STARTTLS/);
+    assert.equal(story("plain.test").tried[0]?.tlsFailure, "starttls-not-supported");
+  });
+
+  it("passes over hosts that the policy does not name, all of them if need be", () => {
+    failsTemporarily("unlisted.test", /names none of its hosts: mx\.unlisted\.test/);
+    assert.equal(story("unlisted.test").tried.length, 0);
+    const { events, tried } = story("partly.test");
+    const gathered = events.filter(({ type }) => type === "TLSAGathered").map(({ data }) => data);
+    assert.deepEqual(gathered.map(({ host, verdict }) => [host, verdict]), [
+      ["mx1.partly.test", "skip"],
+      ["mx2.partly.test", "try"],
+    ]);
+    assert.deepEqual(tried.map(({ host }) => host), ["mx2.partly.test"]);
+  });
+
+  it("finds out in testing, and enforces nothing", () => {
+    const { tried } = story("testing.test");
+    const testing = tried[0]?.testing as Record<string, unknown>;
+    assert.equal(testing.ok, false);
+    assert.equal(testing.type, "certificate-not-trusted");
+    assert.equal(tried[0]?.result, "ok");
+  });
+
+  it("goes on without a policy that cannot be believed", () => {
+    const { policy } = story("badca.test");
+    assert.equal(policy.status, "error");
+    assert.equal(policy.failure, "sts-webpki-invalid");
+    assert.equal(story("html.test").policy.failure, "sts-policy-invalid");
+  });
+
+  it("goes by the policy of the recipient's domain, not of the name it is an alias of", () => {
+    assert.equal(story("alias.test").policy.status, "none");
+    assert.equal(story("alias.test").tried[0]?.verifiedBy, "none");
+  });
+
+  it("keeps policies in the log, over a restart, though the policy host is gone", async () => {
+    const stored = (await exportedEvents(server)).filter(({ type }) =>
+      type === "MtaStsPolicyStored"
+    );
+    assert.ok(stored.some(({ stream }) => stream === "mta-sts enforce.test"));
+    await server.stop();
+    for (const host of policyHosts) host.closeAllConnections();
+    for (const host of policyHosts) await new Promise<void>((done) => host.close(() => done()));
+    policyHosts.length = 0;
+    await server.start();
+    await submitAll(["enforce.test"], "carol");
+    await outcomes({ "enforce.test": "Delivered" }, "carol");
+    assert.equal(story("enforce.test", "carol").policy.from, "cache");
+    assert.equal(story("enforce.test", "carol").tried[0]?.verifiedBy, "mta-sts");
+    await assertReplayable(server, story("enforce.test", "carol").events);
+    const { text } = await server.get("/metrics");
+    assert.match(text, /postledger_mta_sts_fetches_total\{result="ok"\} 0/);
+  });
+
+  it("counts sessions for the reports to their domains", () => {
+    const report = (domain: Domain) =>
+      story(domain).tried[0]?.tlsReport as { results: Record<string, unknown>[] };
+    assert.equal(report("enforce.test").results[0]?.type, "sts");
+    assert.equal(report("enforce.test").results[0]?.failure, undefined);
+    assert.equal(report("foreign.test").results[0]?.failure, "certificate-not-trusted");
+    assert.equal(report("testing.test").results[0]?.failure, "certificate-not-trusted");
+    assert.equal(report("alias.test").results[0]?.type, "no-policy-found");
+  });
+
+  it("resolves a domain: the policy host is gone, the record is there", async () => {
+    const config = ["--config", server.config, "--transport", "out"];
+    const { stdout, stderr } = await runTask("resolve", ["enforce.test", ...config]);
+    assert.match(stdout, /^mta-sts +no policy to go by: mta-sts\.enforce\.test/m, stderr);
+  });
+});
+
+/** An HTTPS server on port 443 that serves the policies by the name it is asked under. */
+async function policyHost(where: string, { pem, key }: Issued): Promise<https.Server> {
+  const server = https.createServer(
+    { cert: pem, key: await Deno.readTextFile(key) },
+    (request, response) => {
+      const domain = (request.headers.host ?? "").replace(/^mta-sts\./, "");
+      const type = domain === "html.test" ? "text/html" : "text/plain";
+      const text = POLICIES[domain];
+      const found = request.url === "/.well-known/mta-sts.txt" && text !== undefined;
+      response.writeHead(found ? 200 : 404, { "content-type": type });
+      response.end(found ? text : "");
+    },
+  );
+  server.on("tlsClientError", () => {});
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(443, where, () => resolve());
+  });
+  return server;
+}
+
+async function landscape(port: number, trusted: Issued, foreign: Issued, pki: Pki) {
+  const served = async (name: string, { pem, key }: Issued) => {
+    const file = `${pki.directory}/${name}.pem`;
+    await Deno.writeTextFile(file, `${await Deno.readTextFile(key)}${pem}`);
+    await Deno.chmod(file, 0o644);
+    await Deno.chmod(pki.directory, 0o755);
+    return { smtpd_tls_security_level: "may", smtpd_tls_chain_files: file };
+  };
+  const records = Object.keys(DOMAINS).flatMap((domain) => {
+    const name = domain.replace(".test", "");
+    if (domain === "alias.test") return ["alias CNAME unlisted"];
+    const at = domain === "plain.test"
+      ? address(3)
+      : domain === "foreign.test" || domain === "testing.test"
+      ? address(2)
+      : address(1);
+    const hosts = domain === "partly.test"
+      ? [`${name} MX 10 mx1.${name}`, `${name} MX 20 mx2.${name}`, `mx1.${name} A ${at}`]
+      : [`${name} MX 10 mx.${name}`];
+    return [
+      ...hosts,
+      `${domain === "partly.test" ? "mx2" : "mx"}.${name} A ${at}`,
+      `_mta-sts.${name} TXT "v=STSv1; " "id=20260101;"`,
+      `mta-sts.${name} A ${domain === "badca.test" ? address(21) : address(20)}`,
+    ];
+  });
+  return {
+    smtpPort: port,
+    zones: [{ name: "test", records, state: "signed" }] as const,
+    hosts: [
+      { addresses: [address(1)], parameters: await served("trusted", trusted) },
+      { addresses: [address(2)], parameters: await served("foreign", foreign) },
+      { addresses: [address(3)], parameters: { smtpd_tls_security_level: "none" } },
+    ],
+  };
+}
