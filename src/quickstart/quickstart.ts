@@ -117,7 +117,10 @@ class Run {
     const policyFile = `mta-sts.${domain}.txt`;
     await this.#file(policyFile, () => stsPolicy([mx]));
     const config = before ?? await this.#writeConfig(hostname, dkim);
-    if (before) this.#kept.push(CONFIG_NAME);
+    if (before) {
+      const named = before.dkim.get(domain) ?? [];
+      this.#kept.push(...named.map(({ keyFile }) => relative(folder, keyFile)), CONFIG_NAME);
+    }
     await this.#checkpointKey(config.dataDir);
     const subject = subjectOf(config, domain, {
       interfaces: ports.interfaces,
