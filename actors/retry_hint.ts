@@ -23,7 +23,8 @@ const UNITS: readonly (readonly [RegExp, number])[] = [
 const AMOUNT = String.raw`(?:(\d{1,2}):(\d{2}):(\d{2})|(\d{1,6}|an?|one|a few) ?` +
   String.raw`(seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)\b)`;
 /** What stands between the words and the time, at most. */
-const FILLER = String.raw`(?: (?:again|later|back|sending|delivery|mail|email|your|the|this|message|` +
+const FILLER =
+  String.raw`(?: (?:again|later|back|sending|delivery|mail|email|your|the|this|message|` +
   String.raw`connection|please|at least|about|approximately|around|another|next|of|it))*`;
 
 /** Words that ask for a wait, before the time. */

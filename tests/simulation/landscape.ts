@@ -75,6 +75,7 @@ export class Landscape {
         eightBitMime: ehlo && dice.chance(0.8),
         dsn: ehlo && dice.chance(0.3),
         starttls: ehlo && dice.chance(0.5),
+        recipients: dice.pick([1_000, 100, 3]),
         lax: dice.chance(0.2),
       };
       const host = new SmtpHost(name, can, time, dice.fork(name), observer);

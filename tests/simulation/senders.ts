@@ -4,7 +4,7 @@
  */
 import { StoreUnavailable } from "../../events/store.ts";
 import type { Submission } from "../../actors/ports.ts";
-import { MINUTE } from "./clock.ts";
+import { HOUR, MINUTE } from "./clock.ts";
 import { RECIPIENT_DOMAINS } from "./landscape.ts";
 import { POISON } from "./mishaps.ts";
 import { asData, MailClient } from "./mail_client.ts";
@@ -111,6 +111,9 @@ export class Senders {
         requireTLS: this.dice.chance(0.02),
         source: { kind: "http", peer: "127.0.0.1:40000" },
         ...(this.dice.chance(0.1) ? { due: program.process.now() + 20 * MINUTE } : {}),
+        ...(this.dice.chance(0.1)
+          ? { expires: program.process.now() + this.dice.pick([MINUTE, 30 * MINUTE, 5 * HOUR]) }
+          : {}),
       });
       return taken.map(({ stream }) => stream);
     } catch (cause) {
@@ -131,12 +134,16 @@ export class Senders {
 
   #recipients(n: number, crowd?: Crowd): Submission["recipients"] {
     const { dice } = this;
-    const recipients = crowd?.recipients ?? (dice.chance(0.7) ? 1 : dice.int(2, 4));
+    const recipients = crowd?.recipients ??
+      (dice.chance(0.6) ? 1 : dice.chance(0.03) ? dice.int(101, 120) : dice.int(2, 6));
+    const domain = crowd?.domain ?? (dice.chance(0.5) ? dice.pick(RECIPIENT_DOMAINS) : undefined);
+    // MAIL has it, so it is the same for all.
+    const ret = dice.chance(0.1) ? { ret: dice.pick(["FULL", "HDRS"] as const) } : {};
     return Array.from({ length: recipients }, (_, k) => ({
-      rcptTo: `${this.#tag("r")}${n}.${k}@${crowd?.domain ?? dice.pick(RECIPIENT_DOMAINS)}`,
+      rcptTo: `${this.#tag("r")}${n}.${k}@${domain ?? dice.pick(RECIPIENT_DOMAINS)}`,
       dsn: {
         ...(dice.chance(0.2) ? { notify: [...dice.pick(NOTIFY)] } : {}),
-        ...(dice.chance(0.1) ? { ret: dice.pick(["FULL", "HDRS"] as const) } : {}),
+        ...ret,
         ...(dice.chance(0.1) ? { envid: `e${n}`, orcpt: `rfc822;o${n}+@example.net` } : {}),
       },
     }));

@@ -73,6 +73,8 @@ export interface Capabilities {
   readonly eightBitMime: boolean;
   readonly dsn: boolean;
   readonly starttls: boolean;
+  /** Recipients of one transaction that it takes. */
+  readonly recipients: number;
   /** Answers DATA with 354 though every recipient was refused (RFC 2920, section 3.1 warns). */
   readonly lax: boolean;
 }
@@ -207,13 +209,16 @@ class SmtpSession implements Peer {
   #recipient(rcptTo: string): void {
     const { mood, greylist, time } = this.host;
     if (this.#mailFrom === undefined) return this.#answer("rcpt", "503 5.5.1 MAIL first");
+    if (this.#rcptTo.length >= this.host.can.recipients) {
+      return this.#answer("rcpt", "452 4.5.3 too many recipients");
+    }
     if (mood === "refusing") return this.#answer("rcpt", "550 5.1.1 no such user");
     if (mood === "greylisting") {
       const key = `${this.#mailFrom} ${rcptTo}`;
       const since = greylist.get(key) ?? time.monotonic();
       greylist.set(key, since);
       if (time.monotonic() - since < 5 * MINUTE) {
-        return this.#answer("rcpt", "451 4.7.1 come back later");
+        return this.#answer("rcpt", "451 4.7.1 greylisted, try again in 10 minutes");
       }
     }
     this.#answer("rcpt", "250 2.1.5 fine", () => this.#rcptTo.push(rcptTo));
