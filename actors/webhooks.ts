@@ -92,6 +92,7 @@ export class Webhooks {
   readonly #runners = new Map<string, Runner>();
   #endpoints: readonly WebhookEndpoint[];
   #running = false;
+  #cancelLater: (() => void) | undefined;
   #unsubscribe: (() => void) | undefined;
 
   constructor(endpoints: readonly WebhookEndpoint[], ports: WebhooksPorts) {
@@ -99,14 +100,29 @@ export class Webhooks {
     this.#ports = ports;
   }
 
-  /** @throws StoreUnavailable when the place to begin at cannot be recorded */
+  /** A disk that takes no writes is waited for: nothing else has to wait for webhooks. */
   async start(): Promise<void> {
     this.#running = true;
-    await this.#sync();
+    await this.#syncOrLater();
+  }
+
+  async #syncOrLater(): Promise<void> {
+    try {
+      await this.#sync();
+    } catch (cause) {
+      if (!(cause instanceof StoreUnavailable)) throw cause;
+      const { clock, log } = this.#ports;
+      log.warn("webhooks begin when the store takes writes", { reason: cause.message });
+      this.#cancelLater?.();
+      this.#cancelLater = clock.timer(FIRST_WAIT, () => {
+        if (this.#running) void this.#syncOrLater();
+      });
+    }
   }
 
   async stop(): Promise<void> {
     this.#running = false;
+    this.#cancelLater?.();
     this.#unsubscribe?.();
     this.#unsubscribe = undefined;
     const runners = [...this.#runners.values()];
@@ -117,7 +133,7 @@ export class Webhooks {
   /** Puts other endpoints in force; those that stay as they are go on. */
   async use(endpoints: readonly WebhookEndpoint[]): Promise<void> {
     this.#endpoints = endpoints;
-    if (this.#running) await this.#sync();
+    if (this.#running) await this.#syncOrLater();
   }
 
   list(): WebhookState[] {

@@ -15,6 +15,7 @@
 import { createHash } from "node:crypto";
 import { backup as copyDatabase, DatabaseSync } from "node:sqlite";
 import { basename, dirname } from "node:path";
+import { type ArchiveFile, archivePath, RETENTION_STREAM } from "./archive.ts";
 import { publicKeyPath } from "./checkpoint_key.ts";
 import { AT_START, checkDatabase } from "./database_check.ts";
 import { bodiesPath, databasePath, keyPath, syncDirectory } from "./data_folder.ts";
@@ -68,7 +69,8 @@ export async function backUp(
     const { bodies, events } = await copyOf(dataDir, copy, links);
     const [finding] = await checkDatabase(copy, { ...AT_START, upTo: Infinity });
     if (finding) throw new BackupError(`the copy is not sound: ${finding.what}`);
-    const octets = await writeTar(part, dataDir, copy, links, bodies, options.also ?? []);
+    const archived = archivedIn(copy);
+    const octets = await writeTar(part, dataDir, copy, links, bodies, archived, options.also ?? []);
     await Deno.rename(part, file);
     await syncDirectory(dirname(file));
     return { events, files: bodies.length, octets };
@@ -143,12 +145,26 @@ async function linkAll(
 const stillNeeded = (db: DatabaseSync, sha256: string): boolean =>
   db.prepare("SELECT 1 FROM bodies WHERE sha256 = ?").get(sha256) !== undefined;
 
+/** The files of the archive that a copy names: their events are in no database. */
+function archivedIn(copy: string): ArchiveFile[] {
+  const db = new DatabaseSync(copy, { readOnly: true });
+  try {
+    const rows = db.prepare(
+      "SELECT data FROM events WHERE stream = ? AND type = 'StreamsArchived' ORDER BY version",
+    ).all(RETENTION_STREAM) as { data: string }[];
+    return rows.map(({ data }) => JSON.parse(data) as ArchiveFile);
+  } finally {
+    db.close();
+  }
+}
+
 async function writeTar(
   part: string,
   dataDir: string,
   copy: string,
   links: string,
   bodies: readonly Body[],
+  archived: readonly ArchiveFile[],
   also: readonly string[],
 ): Promise<number> {
   const { uid, gid } = await Deno.stat(dataDir);
@@ -174,6 +190,12 @@ async function writeTar(
       throw new BackupError(
         `body ${sha256} is damaged; "deno task doctor --data ${dataDir}" shows more`,
       );
+    }
+  }
+  if (await isThere(archivePath(dataDir))) {
+    await tar.folder("archive", 0o700);
+    for (const { file } of archived) {
+      await tar.add(`archive/${file}`, `${archivePath(dataDir)}/${file}`, 0o600);
     }
   }
   await tar.end();

@@ -11,6 +11,7 @@
  * indexes) and removes what nothing needs. No event is ever changed, and no message acted upon.
  */
 import type { KeyObject } from "node:crypto";
+import { archivePath, DirectoryArchiveFiles, SpanningLog } from "./archive.ts";
 import { loadPublicKey, publicKeyPath } from "./checkpoint_key.ts";
 import { databasePath, DataFolderError, lockDataFolder } from "./data_folder.ts";
 import { checkDatabase, isDamage, THOROUGH } from "./database_check.ts";
@@ -115,7 +116,17 @@ class Examination {
     const { dataDir } = this;
     const report = this.#report;
     await examineKeys(dataDir, engine.lastCheckpoint() !== undefined, report);
-    const size = await examineLog(rawLog(engine), await this.#publicKey(), report);
+    const archive = new DirectoryArchiveFiles(archivePath(dataDir));
+    const raw = new SpanningLog(rawLog(engine), archive, (damaged) => {
+      report({
+        kind: "archive",
+        where: `${archivePath(dataDir)}/${damaged.file}`,
+        what: damaged.why,
+        means: "what it held of messages that finished long ago cannot be shown or proved",
+        remedy: "put the file back from a backup",
+      });
+    });
+    const size = await examineLog(raw, await this.#publicKey(), report);
     examineStreams(engine, this.options.beginFold, scratch, size, report);
 
     const projections = PROJECTIONS.filter((projection) => inStep(engine.db, projection));

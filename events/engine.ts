@@ -85,6 +85,8 @@ export interface Transaction {
   /** At most one per body. */
   readonly bodies: readonly BodyChange[];
   readonly checkpoint?: Checkpoint;
+  /** Streams whose events all leave the store: a file of the archive has them, durably. */
+  readonly prune?: readonly string[];
 }
 
 /** What a commit did that the caller has to follow up outside the database. */

@@ -32,11 +32,26 @@ export async function fold(
   return folded;
 }
 
+/** The same for events that leave the store: what rows are without them. */
+export async function forget(
+  projections: readonly Projection<Row>[],
+  events: readonly StoredEvent[],
+  read: ReadRows,
+): Promise<Folded> {
+  const folded: Folded = { rows: [], counts: [], uses: new Map() };
+  for (const projection of projections) {
+    const { forget: apply } = projection;
+    if (apply) await foldOne({ ...projection, apply }, events, read, folded, true);
+  }
+  return folded;
+}
+
 async function foldOne(
   projection: Projection<Row>,
   events: readonly StoredEvent[],
   read: ReadRows,
   folded: Folded,
+  known = false,
 ): Promise<void> {
   const rows = new Map<string, { readonly before: Row | undefined; after: Row | undefined }>();
   const touched: { event: StoredEvent; key: string }[] = [];
@@ -47,7 +62,7 @@ async function foldOne(
     touched.push({ event, key });
     if (rows.has(key) || unread.has(key)) continue;
     // A row of its own stream cannot be there before the stream's first event.
-    if (event.version === 1 && key === event.stream) {
+    if (!known && event.version === 1 && key === event.stream) {
       rows.set(key, { before: undefined, after: undefined });
     } else unread.add(key);
   }

@@ -17,10 +17,11 @@ import type { StoredEvent } from "./catalogue.ts";
 import { CHECKPOINT_EVENTS, CHECKPOINT_INTERVAL, type Signer, Uncovered } from "./checkpoints.ts";
 import { decode, decodeStream, messageOf } from "./decode.ts";
 import type { Checkpoint, MaybePromise, RawEvent, StorageEngine, StreamHead } from "./engine.ts";
-import { bodyChanges } from "./fold.ts";
+import { bodyChanges, forget } from "./fold.ts";
 import type { Projection, Row } from "./projection.ts";
 import { queueProjection } from "./projections/queue.ts";
 import { bringInStep } from "./rebuild.ts";
+import type { WholeStream } from "./retention.ts";
 import {
   type EventStore,
   type StagedBody,
@@ -372,6 +373,57 @@ export class EventLog implements EventStore {
     this.#uncovered = uncovered;
     this.#uncoveredSince = this.#options.clock.monotonic();
     if (uncovered.count > 0) this.#armCheckpoint();
+  }
+
+  /**
+   * Lets streams go that a file of the archive has, durably; one that has grown since is left.
+   * @returns how many were left
+   * @throws StoreUnavailable when it could not be written
+   */
+  async prune(streams: readonly WholeStream[]): Promise<number> {
+    while (this.#flushing) await this.#flushing;
+    this.#refuseIfUnavailable();
+    const pruned = this.#prune(streams);
+    this.#flushing = pruned.then(() => {}, () => {}).finally(() => {
+      this.#flushing = undefined;
+      if (this.#queue.length > 0) this.#wake();
+    });
+    return await pruned;
+  }
+
+  async #prune(streams: readonly WholeStream[]): Promise<number> {
+    const prune: string[] = [];
+    const events: StoredEvent[] = [];
+    let left = 0;
+    for (const { stream, version } of streams) {
+      const raws = await this.#read(() => this.#engine.readStream(stream));
+      if (raws.length === 0) continue; // gone before a crash
+      if (raws.length !== version) {
+        left += 1;
+        continue;
+      }
+      try {
+        events.push(...decodeStream(raws));
+        prune.push(stream);
+      } catch {
+        left += 1; // what cannot be read is not known to be finished
+      }
+    }
+    if (prune.length === 0) return left;
+    const { rows, counts, uses } = await forget(
+      this.#projections,
+      events,
+      (name, keys) => this.#read(() => this.#engine.rows(name, keys)),
+    );
+    try {
+      const bodies = bodyChanges(uses, []);
+      await this.#engine.commit({ events: [], rows, counts, bodies, prune });
+    } catch (cause) {
+      this.#fail(cause, []);
+      throw new StoreUnavailable(`the store takes no writes: ${messageOf(cause)}`, { cause });
+    }
+    for (const stream of prune) this.#heads.delete(stream);
+    return left;
   }
 
   // When the disk fails.

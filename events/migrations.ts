@@ -26,7 +26,10 @@ const MIGRATIONS: readonly string[] = [
   CREATE UNIQUE INDEX events_stream ON events (stream, version);
   CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
     BEGIN SELECT raise(ABORT, 'events are never rewritten'); END;
+  -- Streams that leave for the archive in the transaction that is under way; empty else.
+  CREATE TABLE pruning (stream TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
   CREATE TRIGGER events_are_not_dropped BEFORE DELETE ON events
+    WHEN NOT EXISTS (SELECT 1 FROM pruning WHERE stream = OLD.stream)
     BEGIN SELECT raise(ABORT, 'events are never dropped'); END;
 
   CREATE TABLE bodies (

@@ -3,6 +3,7 @@
  * it. Everything that stands in the way is a DataFolderError with one clear line.
  */
 import { createPublicKey, type KeyObject } from "node:crypto";
+import { type ArchiveDamaged, archivePath, DirectoryArchiveFiles, SpanningLog } from "./archive.ts";
 import { Bodies } from "./bodies.ts";
 import { DirectoryBodyFiles } from "./body_files.ts";
 import { loadKey, loadPublicKey, publicKeyPath } from "./checkpoint_key.ts";
@@ -25,8 +26,10 @@ import { ForeignDatabase } from "./migrations.ts";
 import type { Projection, Row } from "./projection.ts";
 import { PROJECTIONS } from "./projections/all.ts";
 import type { QueueView, SubmissionCounts } from "./projections/queue.ts";
+import { Retention } from "./retention.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
 import { SqliteQueueView } from "./sqlite_queue_view.ts";
+import { sqliteRetentionView } from "./sqlite_retention_view.ts";
 import type { UnreadableStream } from "./store.ts";
 import { ThreadedEngine } from "./threaded_engine.ts";
 import { type LostBody, missingBodies, trustLog, trustQueue } from "./trust.ts";
@@ -45,7 +48,10 @@ export interface OpenStore {
   readonly store: EventLog;
   readonly bodies: Bodies;
   readonly view: QueueView & SubmissionCounts;
+  /** Store and archive together. */
   readonly raw: RawLog;
+  /** Lets go of what is finished. */
+  readonly retention: Retention;
   /** The row of a projection; undefined when there is none. @throws when it cannot be read */
   row<R extends Row>(projection: Projection<R>, key: string): R | undefined;
   /** Up to `limit` rows with a greater key, by key. @throws when they cannot be read */
@@ -64,7 +70,10 @@ export interface OpenStore {
 export interface StoreReader {
   readonly view: QueueView;
   readonly bodies: Pick<Bodies, "open">;
+  /** Store and archive together. */
   readonly raw: RawLog;
+  /** Files of the archive that were found damaged while `raw` was read. */
+  readonly damaged: readonly ArchiveDamaged[];
   /** @throws UnreadableStream */
   readStream(stream: string): Promise<StoredEvent[]>;
   /** @throws UnreadableStream */
@@ -112,6 +121,7 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
     if (!unreadable && broken.length === 0) engine.dropUnusedBodies();
     await bodies.sweep();
     const lostBodies = await missingBodies(engine, bodiesPath(dataDir));
+    const archive = new DirectoryArchiveFiles(archivePath(dataDir));
     let closing: Promise<void> | undefined;
     const close = async () => {
       await store.close();
@@ -122,7 +132,14 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
       store,
       bodies,
       view: new SqliteQueueView(engine),
-      raw: rawLog(engine),
+      raw: new SpanningLog(rawLog(engine), archive),
+      retention: new Retention({
+        clock: options.clock,
+        log: store,
+        raw: rawLog(engine),
+        view: sqliteRetentionView(() => database.db),
+        files: archive,
+      }),
       row: <R extends Row>(projection: Projection<R>, key: string) =>
         database.rows(projection.name, [key])[0] as R | undefined,
       page: <R extends Row>(projection: Projection<R>, after: string, limit: number) =>
@@ -158,8 +175,13 @@ export function openReader(dataDir: string): StoreReader {
     if (cause instanceof DataFolderError) throw cause;
     throw new DataFolderError(`data folder ${dataDir}: ${messageOf(cause)}`, { cause });
   }
-  const raw = rawLog(engine);
+  const damaged: ArchiveDamaged[] = [];
+  const archive = new DirectoryArchiveFiles(archivePath(dataDir));
+  const raw = new SpanningLog(rawLog(engine), archive, (one) => {
+    if (!damaged.some(({ file }) => file === one.file)) damaged.push(one);
+  });
   return {
+    damaged,
     view: new SqliteQueueView(engine),
     bodies: new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir))),
     raw,

@@ -27,4 +27,9 @@ export interface Projection<R extends Row> {
   key(event: StoredEvent): string | undefined;
   /** The row after the event; undefined removes it. */
   apply(row: R | undefined, event: StoredEvent): R | undefined;
+  /**
+   * The row without an event that leaves the store for the archive: the same as folding a log in
+   * which it never was. Absent: rows do not depend on streams that leave.
+   */
+  forget?(row: R | undefined, event: StoredEvent): R | undefined;
 }

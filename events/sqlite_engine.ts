@@ -131,6 +131,11 @@ export class SqliteEngine implements StorageEngine {
           c.signature,
         );
       }
+      for (const stream of transaction.prune ?? []) {
+        s.allowPrune.run(stream);
+        s.prune.run(stream);
+        s.forbidPrune.run(stream);
+      }
       return { freedFiles };
     });
   }
@@ -290,6 +295,9 @@ function prepare(db: DatabaseSync) {
   const statement = (sql: string): StatementSync => db.prepare(sql);
   return {
     insertEvent: statement("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"),
+    allowPrune: statement("INSERT INTO pruning VALUES (?)"),
+    prune: statement("DELETE FROM events WHERE stream = ?"),
+    forbidPrune: statement("DELETE FROM pruning WHERE stream = ?"),
     head: statement("SELECT max(position) AS position FROM events"),
     streamHead: statement(
       "SELECT version, hash FROM events WHERE stream = ? ORDER BY version DESC LIMIT 1",

@@ -18,6 +18,7 @@ import { quarantine } from "../actors/message_actor.ts";
 import type { Branch, Part } from "../actors/supervision.ts";
 import type { Limits } from "../actors/schedule.ts";
 import { Supervisor } from "../actors/supervisor.ts";
+import type { WebhookState } from "../actors/webhooks.ts";
 import type { StoredEvent } from "../events/catalogue.ts";
 import { type OpenStore, openStore } from "../events/open.ts";
 import { idempotencyId, idempotencyProjection } from "../events/projections/idempotency.ts";
@@ -31,6 +32,7 @@ import { SocketDialer } from "./delivery/dialer.ts";
 import { DkimSigner } from "./dkim/signer.ts";
 import { Transports } from "./delivery/transports.ts";
 import { DsnComposer } from "./dsn/compose.ts";
+import { Errands } from "./errands.ts";
 import { AddressFile } from "./http/address_file.ts";
 import { openToken } from "./http/api_token.ts";
 import { Metrics } from "./http/metrics.ts";
@@ -78,6 +80,7 @@ export class Queue {
   readonly #accounts: AccountDirectory;
   readonly #gate: AccountGate;
   readonly #submitter: QueueSubmitter;
+  readonly #errands: Errands;
   readonly #reporter: DsnComposer;
   readonly #signer: DkimSigner;
   readonly #bound = new Map<string, Bound>();
@@ -158,18 +161,23 @@ export class Queue {
       },
     }, config);
     this.#reporter = new DsnComposer({ hostname: config.hostname, bodies, clock, ids, signer });
+    this.#errands = new Errands(config, { clock, random, log, opened });
     this.#submitter = new QueueSubmitter({
       clock,
       ids,
       store,
       unavailable: () => this.#supervisor?.storeFailed(),
       admission: this.#admission,
+      suppressions: this.#errands.suppressions,
     });
     metrics.observe({ store, queue: view });
     this.#gauges();
     const queue = this.#queuePart(ids);
     this.#doors = new Doors(() => doorsBranch(this.#listeners(), { clock, log }));
-    this.#tree = supervisionTree(queue, this.#doors, { clock, log }, duties.chores());
+    this.#tree = supervisionTree(queue, this.#doors, { clock, log }, [
+      ...duties.chores(),
+      ...this.#errands.parts(),
+    ]);
   }
 
   /** Where the listeners listen. */
@@ -263,6 +271,7 @@ export class Queue {
     this.#router.use(config);
     this.#tls.use(config);
     this.#transports.reload(config);
+    await this.#errands.use(config);
     if (this.#supervisor) this.#supervisor.limits = limitsOf(config);
   }
 
@@ -392,6 +401,8 @@ export class Queue {
           act: (stream, command) => this.act(stream, command),
           transports: () => [...this.#config.transports.keys()],
           admission: this.#admission,
+          suppressions: this.#errands.suppressions,
+          webhooks: this.#errands.webhooks,
           newId: () => this.#ids.next(),
           log,
         });
@@ -453,6 +464,24 @@ export class Queue {
       "postledger_attempts_running",
       "Delivery attempts running now.",
       () => this.#supervisor?.running ?? 0,
+    );
+    const ofWebhooks = (pick: (state: WebhookState) => number) => () =>
+      Object.fromEntries(this.#errands.webhooks.list().map((one) => [one.name, pick(one)]));
+    this.#metrics.totals(
+      "postledger_webhook_told_total",
+      "Events that webhook endpoints took.",
+      "endpoint",
+      ofWebhooks(({ told }) => told),
+    );
+    this.#metrics.gauge(
+      "postledger_webhooks_parked",
+      "Webhook endpoints that nothing is sent to until they are resumed.",
+      () => this.#errands.webhooks.list().filter(({ parked }) => parked !== null).length,
+    );
+    this.#metrics.gauge(
+      "postledger_webhooks_failing",
+      "Webhook endpoints in use that did not take what was sent last.",
+      () => this.#errands.webhooks.list().filter(({ failures }) => failures > 0).length,
     );
     this.#metrics.gauge(
       "postledger_sessions_idle",

@@ -8,7 +8,10 @@
  *   │  ├─ smtp NAME …    one per SMTP listener
  *   │  └─ http NAME …    one per HTTP listener
  *   ├─ mta-sts           fetches policies that are in use again before they expire
- *   └─ tls-reports       sends the reports about yesterday
+ *   ├─ tls-reports       sends the reports about yesterday
+ *   ├─ suppression       puts addresses that bounced on the suppression list
+ *   ├─ webhooks          tells endpoints what became of messages
+ *   └─ retention         moves what is finished into the archive
  *
  * Below the tree is the store: it is opened first and closed last, looks after its own disk
  * (events/log.ts), and a process without it ends. Beside the tree are the messages: each is

@@ -18,14 +18,18 @@ export async function* exportJsonLines(
   log: RawLog,
   filter: TrailFilter = {},
 ): AsyncGenerator<string> {
-  yield `${canonicalJson({ export: { format: FORMAT, filter } })}\n`;
+  yield exportHeader(filter);
   for await (const entry of trail(log, filter)) {
     yield "event" in entry ? `${eventLine(entry.event)}\n` : `${canonicalJson(entry)}\n`;
   }
 }
 
+/** The first line of an export. */
+export const exportHeader = (filter: TrailFilter): string =>
+  `${canonicalJson({ export: { format: FORMAT, filter } })}\n`;
+
 /** Data that is not canonical JSON, which only tampering leaves behind, goes as a string. */
-function eventLine(event: RawEvent): string {
+export function eventLine(event: RawEvent): string {
   try {
     const data = JSON.parse(event.data);
     if (typeof data === "object") {

@@ -41,13 +41,18 @@ export interface Verdict {
 
 const MOST_FINDINGS = 1000;
 
-/** Verifies the trail of a whole log. Keeps the head of every stream in memory, some 200 octets. */
+/**
+ * Verifies the trail of a whole log. Keeps the head of every stream in memory, some 200 octets.
+ * @param damaged files of the archive, filled while the trail is read; each is a finding
+ */
 export async function verifyLog(
   entries: AsyncIterable<TrailEntry>,
   publicKey: KeyObject | undefined,
+  damaged: readonly { readonly message: string }[] = [],
 ): Promise<Verdict> {
   const verifier = new Verifier(publicKey, false);
   for await (const entry of entries) verifier.take(entry);
+  for (const { message: what } of damaged) verifier.report({ what });
   return verifier.verdict();
 }
 

@@ -8,6 +8,7 @@ export type FindingKind =
   | "projection"
   | "counter"
   | "body"
+  | "archive"
   | "orphan"
   | "folder"
   | "space";

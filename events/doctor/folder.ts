@@ -15,7 +15,7 @@ const LITTLE_ROOM = 128 * 1024 * 1024;
 const SECRETS = ["postledger.db", "postledger.db-wal", "postledger.db-shm", "checkpoint.key"];
 /** Scratch names: of a key that is being written, of a copy that is being made. */
 const LEFTOVER = /^(checkpoint\.(key|pub)\.new|(backup|probe)-[0-9a-f-]+|postledger\.db-journal)$/;
-const OTHERS = ["checkpoint.pub", "serve.lock", "bodies"];
+const OTHERS = ["checkpoint.pub", "serve.lock", "bodies", "archive"];
 
 /** Files in the folder that are not the store's, and are known to whoever runs the doctor. */
 export interface OtherFiles {

@@ -37,6 +37,11 @@ export const idempotencyProjection: Projection<IdempotencyRow> = {
       ? idempotencyId(event.data.account, event.data.idempotency.key)
       : undefined,
   apply,
+  forget: (row, event) => {
+    if (!row || event.type !== "Enqueued" || event.data.submission !== row.submission) return row;
+    const messages = row.messages.replace(`${event.stream} ${event.data.rcptTo}\n`, "");
+    return messages === "" ? undefined : { ...row, messages };
+  },
 };
 
 function apply(row: IdempotencyRow | undefined, event: StoredEvent): IdempotencyRow | undefined {

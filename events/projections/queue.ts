@@ -105,6 +105,7 @@ export const queueProjection: Projection<QueueRow> = {
   },
   key: (event) => event.stream,
   apply,
+  forget: () => undefined,
 };
 
 function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefined {

@@ -77,7 +77,7 @@ const verify: Command = {
   usage: {
     name: "audit verify",
     synopsis: "[FILE] [options]",
-    about: "Checks chain and checkpoints of the store, or of an export (- is standard input).",
+    about: "Checks chain and checkpoints of store and archive, or of an export (- is stdin).",
     maxArguments: 1,
     options: {
       "public-key": {
@@ -93,8 +93,8 @@ const verify: Command = {
     const verdict = file === undefined
       ? await withReader(
         parsed,
-        async ({ raw, publicKey }) =>
-          verifyLog(trail(raw), await givenKey(parsed) ?? await publicKey()),
+        async ({ raw, publicKey, damaged }) =>
+          verifyLog(trail(raw), await givenKey(parsed) ?? await publicKey(), damaged),
       )
       : await verifyExport(parseJsonLines(openExport(file)), await keyForExport(parsed));
     if (parsed.has("json")) terminal.out(json(verdict));

@@ -1,0 +1,255 @@
+/**
+ * Retention: what has been finished for long enough leaves the store for the archive.
+ *
+ *   1. Streams are chosen in the order of their names, whose every event a checkpoint covers, and
+ *      not the last one: what a start checks stays in the store.
+ *   2. Their events are written to a file of the archive, which is fsynced and gets its name.
+ *   3. StreamsArchived names the file, with its hash. Now it counts.
+ *   4. The streams are pruned, a few at a time with pauses, so that no delivery waits for it.
+ *   5. StreamsPruned says that this is done.
+ *
+ * Killed before 3, the file is swept and written anew. Killed before 5, the next run prunes what
+ * the file holds and the store has too. At no moment is an event in neither.
+ */
+import {
+  archivedEvents,
+  type ArchiveFile,
+  type ArchiveFiles,
+  archiveFiles,
+  RETENTION_STREAM,
+} from "./archive.ts";
+import { eventLine, exportHeader } from "./audit/jsonl.ts";
+import type { Fact } from "./catalogue.ts";
+import type { RawEvent, RawLog } from "./engine.ts";
+import type { EventLog, LogClock } from "./log.ts";
+
+/** A stream with its last version. */
+export interface WholeStream {
+  readonly stream: string;
+  readonly version: number;
+}
+
+/** What retention asks of a store, beside the log. */
+export interface RetentionView {
+  /**
+   * Up to `limit` finished streams behind a name, in order, with when they began and ended; the
+   * end of a stream that is kept is Infinity.
+   */
+  finished(after: string, limit: number): Promise<FinishedStream[]>;
+  /** The positions of a stream's events, in order. */
+  positions(stream: string): Promise<number[]>;
+  /** The events at these positions, in order. */
+  events(positions: readonly number[]): Promise<RawEvent[]>;
+  /** The first position that the last checkpoint covers; 0 when there is none. */
+  lastCheckpointFrom(): Promise<number>;
+}
+
+/** Times are epoch milliseconds. */
+export interface FinishedStream {
+  readonly stream: string;
+  readonly created: number;
+  readonly finished: number;
+}
+
+export interface RetentionPorts {
+  readonly clock: LogClock;
+  readonly log: Pick<EventLog, "append" | "version" | "prune">;
+  readonly raw: RawLog;
+  readonly view: RetentionView;
+  readonly files: ArchiveFiles;
+}
+
+export interface Archived {
+  readonly streams: number;
+  readonly events: number;
+  readonly files: number;
+}
+
+const DAY = 86_400_000;
+/** No message has a name behind this: ids are upper case. */
+const BEHIND_MESSAGES = "a";
+/** Streams in one file, at most. */
+const STREAMS = 5_000;
+/** Names that are looked at, and events that are read, between two turns of the event loop. */
+const PAGE = 500;
+const EVENTS = 200;
+/** Events that one transaction prunes, but for a stream that has more. */
+const STEP = 400;
+/** Milliseconds between two steps at least, and how many times as long as a step took. */
+const BREATH = 20;
+const SHARE = 4;
+
+export class Retention {
+  constructor(private readonly ports: RetentionPorts) {}
+
+  /**
+   * Archives and prunes what was finished more than `keep` milliseconds ago; of days, whole ones.
+   * @throws StoreUnavailable, ArchiveDamaged, or what the disk says; run again, it goes on
+   */
+  async run(keep: number, signal: AbortSignal): Promise<Archived> {
+    const { clock, files } = this.ports;
+    const known = await this.#recorded();
+    const names = new Set(known.archived.map(({ file }) => file));
+    await files.sweep((name) => names.has(name));
+    for (const file of known.unpruned) {
+      if (!signal.aborted) await this.#pruneAgain(file, signal);
+    }
+    const now = clock.now();
+    const before = keep < DAY ? now - keep : Math.floor((now - keep) / DAY) * DAY;
+    const total = { streams: 0, events: 0, files: 0 };
+    let number = known.archived.length;
+    for await (const { day, streams } of this.#batches(before, signal)) {
+      const file = `${day}-${String(++number).padStart(6, "0")}.jsonl.gz`;
+      const whole = await this.#archive(file, streams, before, signal);
+      if (signal.aborted) break;
+      total.files += 1;
+      total.streams += whole.length;
+      total.events += whole.reduce((sum, { version }) => sum + version, 0);
+      await this.#prune(file, whole, signal);
+    }
+    return total;
+  }
+
+  async #recorded(): Promise<{ archived: ArchiveFile[]; unpruned: ArchiveFile[] }> {
+    const archived = await archiveFiles(this.ports.raw);
+    const pruned = new Set(
+      (await this.ports.raw.stream(RETENTION_STREAM))
+        .filter(({ type }) => type === "StreamsPruned")
+        .map(({ data }) => (JSON.parse(data) as { file: string }).file),
+    );
+    return { archived, unpruned: archived.filter(({ file }) => !pruned.has(file)) };
+  }
+
+  /** Streams that may go, by the day on which they began. */
+  async *#batches(
+    before: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ readonly day: string; readonly streams: Map<string, number[]> }> {
+    const { view } = this.ports;
+    const below = await view.lastCheckpointFrom();
+    let batch: { day: string; streams: Map<string, number[]> } | undefined;
+    for (let after = "";;) {
+      const page = await view.finished(after, PAGE);
+      for (const { stream, created, finished } of page) {
+        after = stream;
+        if (finished >= before) continue;
+        const positions = await view.positions(stream);
+        if (positions.length === 0 || positions.at(-1)! >= below) continue;
+        const day = new Date(created).toISOString().slice(0, 10);
+        if (batch && (batch.day !== day || batch.streams.size >= STREAMS)) {
+          yield batch;
+          batch = undefined;
+        }
+        batch ??= { day, streams: new Map() };
+        batch.streams.set(stream, positions);
+      }
+      await this.#pause(BREATH, signal);
+      if (page.length < PAGE || signal.aborted) break;
+      // Names of messages sort by arrival: behind one that is too young all are.
+      if (page.at(-1)!.created < before) continue;
+      if (after >= BEHIND_MESSAGES) break;
+      after = BEHIND_MESSAGES;
+    }
+    if (batch && !signal.aborted) yield batch;
+  }
+
+  async #archive(
+    file: string,
+    streams: ReadonlyMap<string, readonly number[]>,
+    before: number,
+    signal: AbortSignal,
+  ): Promise<WholeStream[]> {
+    const { files, log } = this.ports;
+    const positions = [...streams.values()].flat().sort((a, b) => a - b);
+    const lines = this.#lines(positions, new Date(before).toISOString(), signal);
+    const { sha256, octets } = await files.write(file, lines);
+    if (signal.aborted) return [];
+    const names = [...streams.keys()].sort();
+    await this.#append({
+      type: "StreamsArchived",
+      data: {
+        file,
+        sha256,
+        octets,
+        streams: streams.size,
+        events: positions.length,
+        first: names[0]!,
+        last: names.at(-1)!,
+        from: positions[0]!,
+        to: positions.at(-1)!,
+      },
+    }, log);
+    return names.map((stream) => ({ stream, version: streams.get(stream)!.length }));
+  }
+
+  async *#lines(
+    positions: readonly number[],
+    until: string,
+    signal: AbortSignal,
+  ): AsyncGenerator<string> {
+    yield exportHeader({ until });
+    for (let at = 0; at < positions.length && !signal.aborted; at += EVENTS) {
+      for (const event of await this.ports.view.events(positions.slice(at, at + EVENTS))) {
+        yield `${eventLine(event)}\n`;
+      }
+      await this.#pause(BREATH, signal);
+    }
+  }
+
+  /** Prunes what a file holds that was recorded before a crash; not without having read it. */
+  async #pruneAgain(file: ArchiveFile, signal: AbortSignal): Promise<void> {
+    const versions = new Map<string, number>();
+    for await (const { stream, version } of archivedEvents(this.ports.files, file)) {
+      versions.set(stream, version);
+    }
+    const whole = Array.from(versions, ([stream, version]) => ({ stream, version }));
+    await this.#prune(file.file, whole, signal);
+  }
+
+  async #prune(file: string, streams: readonly WholeStream[], signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.ports;
+    let left = 0;
+    for (const step of steps(streams)) {
+      if (signal.aborted) return;
+      const begun = clock.monotonic();
+      left += await log.prune(step);
+      await this.#pause(Math.max(BREATH, SHARE * (clock.monotonic() - begun)), signal);
+    }
+    await this.#append({ type: "StreamsPruned", data: { file, left } }, log);
+  }
+
+  async #append(fact: Fact, log: RetentionPorts["log"]): Promise<void> {
+    const expectedVersion = await log.version(RETENTION_STREAM);
+    await log.append([{ stream: RETENTION_STREAM, expectedVersion, facts: [fact] }]);
+  }
+
+  #pause(ms: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      if (signal.aborted) return resolve();
+      const stop = () => {
+        cancel();
+        resolve();
+      };
+      const cancel = this.ports.clock.timer(ms, () => {
+        signal.removeEventListener("abort", stop);
+        resolve();
+      });
+      signal.addEventListener("abort", stop, { once: true });
+    });
+  }
+}
+
+function* steps(streams: readonly WholeStream[]): Generator<WholeStream[]> {
+  let step: WholeStream[] = [];
+  let events = 0;
+  for (const one of streams) {
+    if (step.length > 0 && events + one.version > STEP) {
+      yield step;
+      step = [];
+      events = 0;
+    }
+    step.push(one);
+    events += one.version;
+  }
+  if (step.length > 0) yield step;
+}

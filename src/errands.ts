@@ -1,0 +1,108 @@
+/**
+ * What is done beside delivering, wired: the suppression list that bounces feed, webhooks, and
+ * the archiving of what is finished. Each is a part of the tree of its own (tree.ts).
+ */
+import type { Clock, Log, Random } from "../actors/ports.ts";
+import type { Part } from "../actors/supervision.ts";
+import { Suppressions } from "../actors/suppression.ts";
+import { Webhooks } from "../actors/webhooks.ts";
+import type { OpenStore } from "../events/open.ts";
+import { suppressionId, suppressionProjection } from "../events/projections/suppression.ts";
+import { webhooksProjection } from "../events/projections/webhooks.ts";
+import type { Retention } from "../events/retention.ts";
+import { Chore } from "./chore.ts";
+import type { Config } from "./config/types.ts";
+import { endpointOf, WebhookPoster } from "./webhooks.ts";
+
+export interface ErrandPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly opened: Pick<OpenStore, "store" | "row" | "page" | "retention">;
+}
+
+/** Milliseconds from a start to the first look at what is to be archived, and between two. */
+const FIRST_LOOK = 30_000;
+const LOOK = 600_000;
+
+export class Errands {
+  readonly suppressions: Suppressions;
+  readonly webhooks: Webhooks;
+  readonly #poster: WebhookPoster;
+  readonly #ports: ErrandPorts;
+  #config: Config;
+
+  constructor(config: Config, ports: ErrandPorts) {
+    const { clock, random, log, opened: { store, row, page } } = ports;
+    this.#config = config;
+    this.#ports = ports;
+    this.suppressions = new Suppressions({
+      clock,
+      log,
+      store,
+      view: {
+        list: (limit, after = "") => page(suppressionProjection, after, limit),
+        get: (address, account) => row(suppressionProjection, suppressionId(address, account)),
+      },
+      policy: () => {
+        const { automatic, expire } = this.#config.suppression;
+        return { automatic, ...(expire === undefined ? {} : { lasts: expire }) };
+      },
+    });
+    this.#poster = new WebhookPoster(clock, config.webhooks);
+    this.webhooks = new Webhooks(config.webhooks.map(endpointOf), {
+      clock,
+      random,
+      log,
+      store,
+      row: (endpoint) => row(webhooksProjection, endpoint),
+      sender: this.#poster,
+    });
+  }
+
+  /** Puts a new configuration in force. */
+  async use(config: Config): Promise<void> {
+    this.#config = config;
+    this.#poster.use(config.webhooks);
+    await this.webhooks.use(config.webhooks.map(endpointOf));
+  }
+
+  parts(): Part[] {
+    const { suppressions, webhooks } = this;
+    const { clock, log, opened: { retention } } = this.#ports;
+    return [
+      {
+        name: "suppression",
+        start: () => Promise.resolve(suppressions.start()),
+        stop: () => suppressions.stop(),
+      },
+      { name: "webhooks", start: () => webhooks.start(), stop: () => webhooks.stop() },
+      new Chore(clock, {
+        name: "retention",
+        first: () => Math.min(FIRST_LOOK, this.#config.retention.keep),
+        run: async (signal) => {
+          await archive(retention, this.#config.retention.keep, log, signal);
+          return Math.min(LOOK, this.#config.retention.keep);
+        },
+      }),
+    ];
+  }
+}
+
+/** A disk without room for the archive is no reason to stop anything: it is tried again. */
+async function archive(
+  retention: Retention,
+  keep: number,
+  log: Log,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    const { streams, events, files } = await retention.run(keep, signal);
+    if (streams > 0) log.info("finished messages archived", { streams, events, files });
+  } catch (cause) {
+    if (signal.aborted) return;
+    log.error("finished messages could not be archived; it is tried again", {
+      reason: cause instanceof Error ? cause.message : String(cause),
+    });
+  }
+}
