@@ -52,7 +52,9 @@ const MAX_ROUND = 200;
 
 type Fetched =
   | { readonly ok: true; readonly policy: StsPolicy; readonly note?: string }
-  | { readonly ok: false; readonly error: PolicyError };
+  | { readonly ok: false; readonly error: PolicyError }
+  /** It was not tried to its end, by our own doing: nothing follows about the domain. */
+  | { readonly ok: undefined; readonly reason: string };
 
 export class MtaStsPolicies implements MtaSts {
   readonly #ports: PolicyPorts;
@@ -101,7 +103,10 @@ export class MtaStsPolicies implements MtaSts {
     remember(this.#used, domain, this.#ports.clock.monotonic());
     if (cached?.id === record.id) return fromCache(domain, cached);
     const fetched = await this.#shared(domain, record.id, cached, signal);
-    if (!fetched) return { status: "temporary", domain, reason: "canceled" };
+    if (fetched.ok === undefined) {
+      const { reason } = fetched;
+      return cached ? fromCache(domain, cached, reason) : { status: "temporary", domain, reason };
+    }
     if (fetched.ok) {
       const { policy: { mode, mx, maxAge }, note } = fetched;
       const why = note === undefined ? {} : { why: note };
@@ -163,13 +168,13 @@ export class MtaStsPolicies implements MtaSts {
     }
   }
 
-  /** A fetch that whoever wants it shares; undefined when the caller leaves before its end. */
+  /** A fetch that whoever wants it shares; one who leaves before its end disturbs no other. */
   async #shared(
     domain: string,
     id: string,
     cached: CachedPolicy | undefined,
     signal: AbortSignal,
-  ): Promise<Fetched | undefined> {
+  ): Promise<Fetched> {
     const key = `${domain} ${id}`;
     const failed = this.#failed.get(key);
     if (failed && this.#ports.clock.monotonic() < failed.until) {
@@ -178,14 +183,13 @@ export class MtaStsPolicies implements MtaSts {
     let flight = this.#flights.get(key);
     if (!flight) {
       if (this.#flights.size >= MAX_FETCHES) {
-        const why = "too many policies are being fetched at a time";
-        return { ok: false, error: new PolicyError("sts-policy-fetch-error", why) };
+        return { ok: undefined, reason: "too many policies are being fetched at a time" };
       }
       flight = this.#fetch(domain, id, cached).finally(() => this.#flights.delete(key));
       this.#flights.set(key, flight);
     }
-    const left = Promise.withResolvers<undefined>();
-    const leave = () => left.resolve(undefined);
+    const left = Promise.withResolvers<Fetched>();
+    const leave = () => left.resolve(CANCELED);
     if (signal.aborted) leave();
     else signal.addEventListener("abort", leave, { once: true });
     try {
@@ -203,10 +207,10 @@ export class MtaStsPolicies implements MtaSts {
       policy = parseStsPolicy(await fetcher.fetch(domain, this.#stop.signal));
     } catch (error) {
       if (!(error instanceof PolicyError)) throw error;
+      // To go on without a policy because we stop would be to go on without its protection.
+      if (this.#stop.signal.aborted) return CANCELED;
       this.#count(error.type);
-      if (!this.#stop.signal.aborted) {
-        remember(this.#failed, key, { until: clock.monotonic() + BACK_OFF, error });
-      }
+      remember(this.#failed, key, { until: clock.monotonic() + BACK_OFF, error });
       log.warn("an MTA-STS policy cannot be had", { domain, id, why: error.message });
       return { ok: false, error };
     }
@@ -231,6 +235,8 @@ export class MtaStsPolicies implements MtaSts {
     this.#results[result] = (this.#results[result] ?? 0) + 1;
   }
 }
+
+const CANCELED: Fetched = { ok: undefined, reason: "fetching the policy was canceled" };
 
 function fromCache(
   domain: string,

@@ -86,6 +86,7 @@ describe("loadConfig", () => {
       file,
       hostname: "mail.xn--bcher-kva.example",
       dataDir: join(FIXTURES, "state"),
+      tls: { reports: true },
       dns: {
         servers: [{ address: "192.0.2.53", port: 53 }, { address: "2001:db8::53", port: 5353 }],
         trustAd: true,

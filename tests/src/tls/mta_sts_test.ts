@@ -5,7 +5,7 @@ import { DnsError } from "../../../src/ports.ts";
 import { MtaStsPolicies } from "../../../src/tls/mta_sts.ts";
 import { PassingPolicies } from "../../../src/tls/mta_sts_cache.ts";
 import { PolicyError } from "../../../src/tls/mta_sts_policy.ts";
-import { LogLines, ManualClock } from "../../actors/manual_clock.ts";
+import { LogLines, ManualClock, settle } from "../../actors/manual_clock.ts";
 import { FakeResolver } from "../dns/fake_resolver.ts";
 
 const octets = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -35,7 +35,7 @@ class Domain {
       cache: this.cache,
       fetcher: {
         fetch: (domain) => {
-          assert.equal(domain, "example.org");
+          assert.match(domain, /^(?:example\.org|d\d+\.test)$/);
           this.fetches++;
           const { answer } = this;
           return answer instanceof PolicyError ? Promise.reject(answer) : Promise.resolve(answer);
@@ -146,6 +146,34 @@ describe("finding a policy (RFC 8461, section 3.3)", () => {
     late.resolve(policy());
     assert.equal((await stayed).status, "policy");
     assert.equal(domain.fetches, 1);
+  });
+
+  it("goes on without none because the queue stops", async () => {
+    const domain = given();
+    const late = Promise.withResolvers<Uint8Array>();
+    domain.answer = late.promise;
+    const waiting = domain.find();
+    await settle();
+    domain.policies.stop();
+    late.reject(gone);
+    const reason = "fetching the policy was canceled";
+    assert.deepEqual(await waiting, { status: "temporary", domain: "example.org", reason });
+    assert.equal(domain.policies.results["sts-policy-fetch-error"], 0);
+  });
+
+  it("knows no more than so many fetches at a time, and waits for the others", async () => {
+    const domain = given();
+    const late = Promise.withResolvers<Uint8Array>();
+    domain.answer = late.promise;
+    const waiting = Array.from({ length: 33 }, (_, n) => {
+      domain.table[`_mta-sts.d${n}.test TXT`] = record("1");
+      return domain.find(`d${n}.test`);
+    });
+    await settle();
+    late.resolve(policy());
+    const found = (await Promise.all(waiting)).map(({ status }) => status);
+    assert.equal(found.filter((status) => status === "policy").length, 32);
+    assert.equal(found.filter((status) => status === "temporary").length, 1);
   });
 
   it("fails for the time being when the cache cannot be read", async () => {
