@@ -9,6 +9,7 @@ import { hostName } from "../dns/names.ts";
 import { type Outcome, quickstart, type Wishes } from "../quickstart/quickstart.ts";
 import { BadAddress, formatMailbox, isAscii, parseMailbox } from "../smtp/address.ts";
 import { type CredentialCost, DEFAULT_COST } from "../smtp/sasl/credentials.ts";
+import { systemClock } from "../system.ts";
 import {
   type Command,
   JSON_OPTION,
@@ -62,6 +63,7 @@ const command = (machine: Machine): Command => ({
     const interfaces = () => machine.interfaces();
     const outcome = await quickstart({
       interfaces,
+      clock: systemClock,
       now: () => terminal.now(),
       random: (length) => new Uint8Array(randomBytes(length)),
       cost: machine.cost,

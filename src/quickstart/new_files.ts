@@ -8,6 +8,7 @@ import { syncDirectory } from "../../events/data_folder.ts";
 
 export class NewFiles {
   readonly #made: string[] = [];
+  readonly #trees = new Set<string>();
 
   /** A folder for the eyes of its owner alone, with those above it. @returns whether it was made */
   async folder(path: string): Promise<boolean> {
@@ -17,6 +18,11 @@ export class NewFiles {
     await Deno.mkdir(path, { mode: 0o700 });
     this.#made.push(path);
     return true;
+  }
+
+  /** A folder that others fill: where it was made here, it is taken back with all that is in it. */
+  async tree(path: string): Promise<void> {
+    if (await this.folder(path)) this.#trees.add(path);
   }
 
   /**
@@ -59,7 +65,10 @@ export class NewFiles {
 
   /** Removes what was made, the last first. */
   async takeBack(): Promise<void> {
-    for (const path of this.#made.splice(0).reverse()) await Deno.remove(path).catch(() => {});
+    for (const path of this.#made.splice(0).reverse()) {
+      const recursive = this.#trees.has(path);
+      await Deno.remove(path, { recursive }).catch(() => {});
+    }
   }
 }
 

@@ -1,9 +1,10 @@
 /**
  * Sets a sending domain up in a folder:
  *
- *   1. host keys, their certificates and requests, DKIM keys, the MTA-STS policy, the checkpoint key
+ *   1. host keys, their certificates and requests, DKIM keys, the MTA-STS policy
  *   2. the config, which is loaded before it gets its name, so that `serve` takes it as it is
- *   3. an account for the address, with a password that nobody else has seen
+ *   3. the store of the queue, empty, with the key that signs its checkpoints
+ *   4. an account for the address, with a password that nobody else has seen
  *
  * What is there already stays as it is, octet by octet. What fails takes back all that it made.
  */
@@ -17,8 +18,11 @@ import {
 } from "../accounts/accounts_file.ts";
 import { matchesAddress } from "../accounts/address_pattern.ts";
 import { newPassword } from "../accounts/password.ts";
-import { loadKey, publicKeyPath } from "../../events/checkpoint_key.ts";
-import { bodiesPath, databasePath, keyPath } from "../../events/data_folder.ts";
+import type { Clock } from "../../actors/ports.ts";
+import { archivePath } from "../../events/archive.ts";
+import { publicKeyPath } from "../../events/checkpoint_key.ts";
+import { bodiesPath, databasePath, keyPath, lockPath } from "../../events/data_folder.ts";
+import { openStore } from "../../events/open.ts";
 import { loadConfig } from "../config/load.ts";
 import type { Config } from "../config/types.ts";
 import { type DkimAlgorithm, dkimKeyPem, makeDkimKey, readDkimKey } from "../dkim/keys.ts";
@@ -61,6 +65,7 @@ export interface Wishes {
 
 export interface QuickstartPorts {
   readonly interfaces: () => readonly string[];
+  readonly clock: Clock;
   /** Epoch milliseconds. */
   readonly now: () => number;
   readonly random: (length: number) => Uint8Array;
@@ -121,7 +126,7 @@ class Run {
       const named = before.dkim.get(domain) ?? [];
       this.#kept.push(...named.map(({ keyFile }) => relative(folder, keyFile)), CONFIG_NAME);
     }
-    await this.#checkpointKey(config.dataDir);
+    await this.#store(config.dataDir);
     const subject = subjectOf(config, domain, {
       interfaces: ports.interfaces,
       publicAddresses: wishes.publicAddresses,
@@ -207,15 +212,22 @@ class Run {
     return this.#load(this.#configFile);
   }
 
-  async #checkpointKey(dataDir: string): Promise<void> {
-    await this.files.folder(dataDir);
-    await this.files.folder(bodiesPath(dataDir));
+  /** The store of a new installation, with the key that signs its checkpoints. */
+  async #store(dataDir: string): Promise<void> {
+    const database = databasePath(dataDir);
     const key = keyPath(dataDir);
-    const there = await exists(key);
-    await this.files.expect(key, publicKeyPath(dataDir));
-    // A log that is there was signed with a key that is missed: loadKey says so.
-    await loadKey(dataDir, await exists(databasePath(dataDir)));
-    (there ? this.#kept : this.#made).push(relative(this.wishes.folder, key));
+    const made = !await exists(database);
+    if (made) {
+      await this.files.tree(dataDir);
+      await this.files.expect(
+        ...[bodiesPath(dataDir), archivePath(dataDir), lockPath(dataDir)],
+        ...[database, `${database}-wal`, `${database}-shm`, key, publicKeyPath(dataDir)],
+      );
+      const { close } = await openStore({ dataDir, clock: this.ports.clock });
+      await close();
+    }
+    const names = [database, key].map((path) => relative(this.wishes.folder, path));
+    (made ? this.#made : this.#kept).push(...names);
   }
 
   /** With the keys that a config which was kept does not name yet. */

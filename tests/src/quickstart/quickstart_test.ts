@@ -57,16 +57,15 @@ describe("quickstart", () => {
   /** Copies the folder that was set up, or some of it. */
   async function copy(what: RegExp = /./): Promise<void> {
     for (const [path, found] of await contents(`${template}/queue`)) {
-      const [, mode = "", text] = /^(\d+)(?: (.*))?$/s.exec(found) ?? [];
       if (!what.test(path)) continue;
       const to = folder + path;
       await Deno.mkdir(to.slice(0, to.lastIndexOf("/")), { recursive: true, mode: 0o700 });
-      if (text === undefined) await Deno.mkdir(to, { recursive: true, mode: 0o700 });
-      else await Deno.writeTextFile(to, text, { mode: parseInt(mode, 8) });
+      if (found === "700") await Deno.mkdir(to, { recursive: true, mode: 0o700 });
+      else await Deno.copyFile(`${template}/queue${path}`, to);
     }
   }
   /** Keys take their time to make. */
-  const KEYS = /\.(key|pem)$/;
+  const KEYS = /^\/(tls|dkim)\/.*\.(key|pem)$/;
 
   const config = (file = `${folder}/postledger.toml`) => loadConfig({ file, env: new Map() });
   const linesOf = ({ records }: Outcome) => records.flatMap(({ lines }) => lines);
@@ -105,6 +104,7 @@ describe("quickstart", () => {
       "dkim/20260517-ed25519._domainkey.example.com.pem",
       "mta-sts.example.com.txt",
       "postledger.toml",
+      "data/postledger.db",
       "data/checkpoint.key",
       "account alice@example.com",
     ]);
@@ -325,15 +325,14 @@ transport = "proxy"
     assert.deepEqual(await contents(folder), before);
   });
 
-  it("does not make another checkpoint key for a log that has one", async () => {
-    await copy(KEYS);
-    await Deno.remove(`${folder}/data`, { recursive: true });
-    await Deno.mkdir(`${folder}/data`, { recursive: true });
-    await Deno.writeTextFile(`${folder}/data/postledger.db`, "");
+  it("begins no new log where one is missed", async () => {
+    await copy();
+    await Deno.remove(`${folder}/data/postledger.db`);
+    await Deno.remove(`${folder}/postledger.toml`);
     const before = await contents(folder);
     const { code, err } = await quickstart("alice@example.com");
     assert.equal(code, 1);
-    assert.match(err, /checkpoint\.key is missing/);
+    assert.match(err, /postledger\.db is missing, but/);
     assert.deepEqual(await contents(folder), before);
   });
 
