@@ -20,6 +20,7 @@ export function messageStory(message: MessageDetailJson, now: number, final: boo
       ["size", `${octets(message.size)} (${message.size} octets)`],
       ["needs", needs(envelope)],
       ["dsn", dsn(envelope.dsn)],
+      ["signed", signed(envelope.signatures)],
       ["priority", envelope.priority === undefined ? null : String(envelope.priority)],
       ["submission", message.submission],
       ["metadata", metadata(envelope.metadata)],
@@ -53,6 +54,15 @@ function when(time: string | null, now: number): string | null {
   if (time === null) return null;
   const wait = Date.parse(time) - now;
   return `${time}, ${wait > 0 ? `in ${duration(wait)}` : "due"}`;
+}
+
+/** By which keys, of what they say of themselves. */
+function signed(signatures: readonly string[] | undefined): string | null {
+  if (!signatures) return null;
+  const tag = (field: string, name: string) =>
+    new RegExp(`;\\s*${name}=([^;\\s]*)`).exec(field)?.[1] ?? "?";
+  const keys = signatures.map((one) => `${tag(one, "d")} (${tag(one, "s")}, ${tag(one, "a")})`);
+  return `DKIM: ${keys.join(", ")}`;
 }
 
 function needs(envelope: MessageDetailJson["envelope"]): string | null {

@@ -36,7 +36,9 @@ describe("sendmail", () => {
     await selfSigned(folder);
     await Deno.writeTextFile(`${folder}/a.pem`, dkimKeyPem(rsa), { mode: 0o600 });
     await Deno.writeTextFile(`${folder}/b.pem`, dkimKeyPem(ed25519), { mode: 0o600 });
-    postfix = await startPostfix({ users: ["cron", "mail", "php", "bs", "away", "big", "sender"] });
+    postfix = await startPostfix({
+      users: ["cron", "mail", "php", "bs", "away", "big", "sender", "http", "later"],
+    });
     server = await Server.prepare({
       routing: everythingTo(postfix.port) + `
 [listen.mua]
@@ -244,5 +246,40 @@ auth = { username = "www", password_file = "password" }
     const { text, signatures } = await arrived("sender");
     assert.match(text, /^From: Mail Delivery System <MAILER-DAEMON@queue\.example\.com>$/m);
     assert.deepEqual(signatures, BOTH);
+  });
+
+  it("mail that comes by HTTP is signed as well", async () => {
+    const token = (await Deno.readTextFile(`${server.data}/api-token`)).trim();
+    const response = await fetch(`http://127.0.0.1:${server.httpPort}/api/v1/messages`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+      body: JSON.stringify({
+        from: "Shop <shop@example.com>",
+        to: ["http@example.net"],
+        subject: "by HTTP",
+        text: "Hello",
+        html: "<p>Hello",
+      }),
+      signal: AbortSignal.timeout(LIMIT),
+    });
+    assert.equal(response.status, 202, await response.text());
+    assert.deepEqual((await arrived("http")).signatures, BOTH);
+  });
+
+  it("keys are read again on SIGHUP, and a bad one changes nothing", async () => {
+    const reload = async (config: string, said: string) => {
+      await Deno.writeTextFile(server.config, config);
+      await run("kill", ["-HUP", String(server.pid)]);
+      await until(said, LIMIT, () => server.output.includes(said));
+    };
+    const config = await Deno.readTextFile(server.config);
+    const key = (name: string) => `key_file = "${folder}/${name}.pem"`;
+    await Deno.writeTextFile(`${folder}/open.pem`, dkimKeyPem(ed25519), { mode: 0o644 });
+    await reload(config.replace(key("a"), key("open")), "not reloaded");
+    assert.match(server.output, /open\.pem is open to others \(mode 0644\)/);
+    await reload(config.replace(key("a"), key("none")), "none.pem does not exist");
+    await reload(config.replace(/\{ selector = "2026b".*\n/, ""), "configuration reloaded");
+    await call([`${folder}/sendmail`, "later@example.net"], "Subject: x\n\nHi\n");
+    assert.deepEqual((await arrived("later")).signatures, [BOTH[0]]);
   });
 });
