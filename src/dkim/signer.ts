@@ -7,9 +7,8 @@
  *   3. `finish` signs: a DKIM-Signature field per key, which stands before the message
  *
  * Written here rather than left to mailauth: that signs with node:crypto on the main thread (1.7 ms
- * for RSA-2048, in which nothing else is served), and can list a field that is not there, or once
- * more than it is, for no message by itself. WebCrypto signs beside the main thread. The tests
- * verify with mailauth and with dkimpy.
+ * for RSA-2048, in which nothing else is served), and does not oversign. WebCrypto signs beside the
+ * main thread. The tests verify with mailauth and with dkimpy.
  */
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
