@@ -1,0 +1,264 @@
+import { describe, it } from "@std/testing/bdd";
+import assert from "node:assert/strict";
+import type { Fact, StoredEvent } from "../../events/catalogue.ts";
+import { webhooksProjection } from "../../events/projections/webhooks.ts";
+import type { WebhookMessage } from "../../actors/webhook_message.ts";
+import { CommandRefused } from "../../actors/message.ts";
+import { type WebhookEndpoint, Webhooks, type WebhookState } from "../../actors/webhooks.ts";
+import { delivered, enqueued, failed, type Given, givenStore, started } from "../events/given.ts";
+import { LogLines, ManualClock, settle } from "./manual_clock.ts";
+
+const DAY = 86_400_000;
+const ENDPOINT: WebhookEndpoint = {
+  name: "hook",
+  url: "https://example.com/hook",
+  events: ["delivered", "delayed", "failed", "suppressed"],
+  parkAfter: DAY,
+};
+
+interface Hook {
+  readonly given: Given;
+  readonly clock: ManualClock;
+  readonly webhooks: Webhooks;
+  readonly sent: WebhookMessage[];
+  /** What the endpoint answers; an error is no answer. */
+  answer: (message: WebhookMessage) => number | Promise<number>;
+  append(stream: string, expectedVersion: number, ...facts: Fact[]): Promise<StoredEvent[]>;
+  state(): WebhookState;
+  /** A new run on the same store, as after a kill: the old one records nothing more. */
+  again(): Promise<Webhooks>;
+}
+
+async function withHook(
+  run: (hook: Hook) => Promise<void>,
+  endpoint: WebhookEndpoint = ENDPOINT,
+): Promise<void> {
+  const given = await givenStore();
+  const clock = new ManualClock(given.clock.now());
+  const sent: WebhookMessage[] = [];
+  const make = (dead: { yes: boolean }) =>
+    new Webhooks([endpoint], {
+      clock,
+      random: { next: () => 0.5 },
+      log: new LogLines(),
+      store: given.store,
+      row: (name) => given.row(webhooksProjection, name),
+      sender: {
+        send: async (_, message) => {
+          if (dead.yes) return await new Promise<never>(() => {});
+          sent.push(message);
+          return await hook.answer(message);
+        },
+      },
+    });
+  const first = { yes: false };
+  const hook: Hook = {
+    given,
+    clock,
+    webhooks: make(first),
+    sent,
+    answer: () => 200,
+    append: (stream, expectedVersion, ...facts) =>
+      given.store.append([{ stream, expectedVersion, facts }]),
+    state: () => hook.webhooks.list()[0]!,
+    again: async () => {
+      first.yes = true;
+      const next = make({ yes: false });
+      await next.start();
+      return next;
+    },
+  };
+  await hook.webhooks.start();
+  try {
+    await run(hook);
+    await hook.webhooks.stop();
+  } finally {
+    await given.end();
+  }
+}
+
+const calm = async (hook: Hook, ms = 0) => {
+  await hook.clock.advance(ms);
+  await settle();
+};
+const types = (hook: Hook) => hook.sent.map(({ body }) => JSON.parse(body).type);
+const ids = (hook: Hook) => hook.sent.map(({ id }) => id);
+
+describe("webhooks", () => {
+  it("tell what became of a message", () =>
+    withHook(async (hook) => {
+      await hook.append("m1", 0, enqueued({ metadata: { order: "17" } }));
+      await hook.append("m1", 1, started(1), failed(false, "greylisted"));
+      await hook.append("m1", 3, started(2), delivered);
+      await calm(hook);
+      assert.deepEqual(types(hook), ["delayed", "delivered"]);
+      const [delayed, told] = hook.sent.map(({ body }) => JSON.parse(body));
+      assert.equal(delayed.failure.reason, "greylisted");
+      assert.equal(delayed.message.attempts, 1);
+      assert.equal(told.id, "m1:5");
+      assert.deepEqual(
+        [told.message.to, told.message.attempts, told.message.metadata, told.delivery.reply.code],
+        ["rcpt@example.net", 2, { order: "17" }, 250],
+      );
+    }));
+
+  it("begin with what happens after they are configured", async () => {
+    const given = await givenStore();
+    try {
+      await given.store.append([
+        { stream: "old", expectedVersion: 0, facts: [enqueued(), started(1), delivered] },
+      ]);
+      const clock = new ManualClock(given.clock.now());
+      const sent: string[] = [];
+      const webhooks = new Webhooks([ENDPOINT], {
+        clock,
+        random: { next: () => 0.5 },
+        log: new LogLines(),
+        store: given.store,
+        row: (name) => given.row(webhooksProjection, name),
+        sender: { send: (_, { id }) => Promise.resolve(sent.push(id) && 200) },
+      });
+      await webhooks.start();
+      await clock.advance(0);
+      assert.deepEqual(sent, []);
+      await webhooks.stop();
+    } finally {
+      await given.end();
+    }
+  });
+
+  it("write and read nothing when there are none", async () => {
+    const given = await givenStore();
+    try {
+      const webhooks = new Webhooks([], {
+        clock: new ManualClock(0),
+        random: { next: () => 0.5 },
+        log: new LogLines(),
+        store: {
+          ...given.store,
+          append: () => assert.fail("it wrote"),
+          readAll: () => assert.fail("it read"),
+          subscribe: () => assert.fail("it listens"),
+        } as unknown as Given["store"],
+        row: () => undefined,
+        sender: { send: () => assert.fail("it sent") },
+      });
+      await webhooks.start();
+      await webhooks.stop();
+      assert.deepEqual(webhooks.list(), []);
+    } finally {
+      await given.end();
+    }
+  });
+
+  it("keep the order of a message while it is not taken, and let the others go on", () =>
+    withHook(async (hook) => {
+      hook.answer = ({ id }) => id.startsWith("m1:") ? 503 : 204;
+      await hook.append("m1", 0, enqueued(), started(1), failed(false));
+      await hook.append("m1", 3, started(2), delivered);
+      await hook.append("m2", 0, enqueued(), started(1), delivered);
+      await calm(hook, 60_000);
+      assert.ok(ids(hook).includes("m2:3"));
+      assert.ok(!ids(hook).includes("m1:5"), "the second of a message waits for its first");
+      assert.equal(hook.state().behind > 0, true);
+      hook.answer = () => 200;
+      await calm(hook, 3_600_000);
+      assert.deepEqual(ids(hook).slice(-2), ["m1:3", "m1:5"]);
+      assert.equal(hook.state().told, 3);
+    }));
+
+  it("are sent again after a kill: at least once, from the position that was recorded", () =>
+    withHook(async (hook) => {
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await calm(hook, 2_000); // recorded
+      await hook.append("m2", 0, enqueued(), started(1), delivered);
+      await calm(hook); // taken, and not recorded
+      assert.deepEqual(ids(hook), ["m1:3", "m2:3"]);
+      const next = await hook.again();
+      await calm(hook);
+      assert.deepEqual(ids(hook), ["m1:3", "m2:3", "m2:3"]);
+      await next.stop();
+    }));
+
+  it("catch up with a long backlog, in order", () =>
+    withHook(async (hook) => {
+      let open = () => {};
+      const gate = new Promise<void>((resolve) => open = resolve);
+      hook.answer = () => gate.then(() => 200);
+      for (let n = 0; n < 700; n++) {
+        void hook.append(`m${n}`, 0, enqueued(), started(1), delivered);
+      }
+      await calm(hook);
+      assert.ok(hook.sent.length <= 4, `${hook.sent.length} at once`);
+      open();
+      for (let n = 0; n < 300 && hook.sent.length < 700; n++) await settle();
+      assert.equal(new Set(ids(hook)).size, 700);
+      assert.equal(hook.sent.length, 700);
+    }));
+
+  it("park an endpoint that took nothing for too long, and go on when it is resumed", () =>
+    withHook(async (hook) => {
+      hook.answer = () => Promise.reject(new Error("connection refused"));
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await hook.append("m2", 0, enqueued(), started(1), delivered);
+      await calm(hook, 30_000);
+      assert.equal(hook.state().parked, null);
+      assert.match(hook.state().lastError ?? "", /connection refused/);
+      await calm(hook, 2 * DAY);
+      const { parked } = hook.state();
+      assert.match(parked?.why ?? "", /failures in a row, the last: connection refused/);
+      const tried = hook.sent.length;
+      assert.ok(tried < 60, `a dead endpoint was asked ${tried} times in a day`);
+      await hook.append("m3", 0, enqueued(), started(1), delivered);
+      await calm(hook, DAY);
+      assert.equal(hook.sent.length, tried, "nothing is sent to it");
+      hook.answer = () => 200;
+      const act = { act: "resume", who: "ann", why: "mended" } as const;
+      await hook.webhooks.act("hook", act);
+      await calm(hook, 1_000);
+      assert.deepEqual(ids(hook).slice(tried), ["m1:3", "m2:3", "m3:3"]);
+      assert.equal(hook.state().parked, null);
+      await assert.rejects(hook.webhooks.act("hook", act), CommandRefused);
+    }));
+
+  it("can be parked by hand, and resumed without what happened meanwhile", () =>
+    withHook(async (hook) => {
+      await hook.webhooks.act("hook", { act: "park", who: "ann", why: "too loud" });
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await calm(hook, 1_000);
+      assert.equal(hook.state().parked?.why, "too loud");
+      await hook.webhooks.act("hook", { act: "resume", who: "ann", why: "quiet", skip: true });
+      await hook.append("m2", 0, enqueued(), started(1), delivered);
+      await calm(hook, 1_000);
+      assert.deepEqual(ids(hook), ["m2:3"]);
+    }));
+
+  it("park an endpoint that says that it is gone, at once", () =>
+    withHook(async (hook) => {
+      hook.answer = () => 410;
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await calm(hook);
+      assert.match(hook.state().parked?.why ?? "", /410/);
+    }));
+
+  it("give up an event that is refused for days while others are taken", () =>
+    withHook(async (hook) => {
+      hook.answer = ({ id }) => id === "m1:3" ? 400 : 200;
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      for (let hour = 0; hour < 100; hour++) {
+        await hook.append(`n${hour}`, 0, enqueued(), started(1), delivered);
+        await calm(hook, 3_600_000);
+      }
+      const { givenUp, told, parked } = hook.state();
+      assert.deepEqual([givenUp, told, parked], [1, 100, null]);
+    }));
+
+  it("are told of the accounts that they are for", () =>
+    withHook(async (hook) => {
+      await hook.append("m1", 0, enqueued({ account: "ann" }), started(1), delivered);
+      await hook.append("m2", 0, enqueued({ account: "bob" }), started(1), delivered);
+      await hook.append("m3", 0, enqueued(), started(1), delivered);
+      await calm(hook);
+      assert.deepEqual(ids(hook), ["m2:3"]);
+    }, { ...ENDPOINT, accounts: ["bob"] }));
+});
