@@ -28,6 +28,7 @@ import { AccountDirectory } from "./accounts/directory.ts";
 import { AccountGate } from "./accounts/gate.ts";
 import { openLoginSecret } from "./accounts/secret.ts";
 import type { Config, HttpListenerConfig, SmtpListenerConfig } from "./config/types.ts";
+import { Destinations } from "./delivery/destinations.ts";
 import { SocketDialer } from "./delivery/dialer.ts";
 import { DkimSigner } from "./dkim/signer.ts";
 import { Transports } from "./delivery/transports.ts";
@@ -35,6 +36,7 @@ import { DsnComposer } from "./dsn/compose.ts";
 import { Errands } from "./errands.ts";
 import { AddressFile } from "./http/address_file.ts";
 import { openToken } from "./http/api_token.ts";
+import { mostTelling } from "./http/destinations.ts";
 import { Metrics } from "./http/metrics.ts";
 import { HttpServer, type Readiness } from "./http/server.ts";
 import { type Authenticate, authenticator } from "./http/tokens.ts";
@@ -49,6 +51,14 @@ import { doorsBranch, supervisionTree } from "./tree.ts";
 
 /** Milliseconds that running attempts and sessions have to end when the queue stops. */
 export const STOP_GRACE = 30_000;
+
+/** Destinations with metrics of their own: those that are down, then the busiest. */
+const DESTINATIONS_IN_METRICS = 20;
+const DESTINATION_GAUGES = {
+  running: "Attempts running at the destinations that are down, and the busiest.",
+  waiting: "Messages in line for the destinations that are down, and the busiest.",
+  window: "Attempts that may run at once at the destinations that are down, and the busiest.",
+} as const;
 
 export interface World {
   readonly clock: Clock;
@@ -68,6 +78,7 @@ export class Queue {
   readonly #world: World;
   readonly #opened: OpenStore;
   readonly #router: CurrentRouter;
+  readonly #destinations: Destinations;
   readonly #resolver: CurrentResolver;
   readonly #transports: Transports;
   readonly #sessions: Sessions;
@@ -139,7 +150,16 @@ export class Queue {
       secret: openLoginSecret(config.dataDir),
     });
     this.#resolver = new CurrentResolver(config, clock);
-    this.#router = new CurrentRouter(config, { resolver: this.#resolver, random, bodies, log });
+    const destinations = new Destinations(config);
+    this.#destinations = destinations;
+    this.#router = new CurrentRouter(config, {
+      resolver: this.#resolver,
+      random,
+      bodies,
+      log,
+      destinations,
+    });
+    store.subscribe(destinations.learn);
     this.#sessions = new Sessions(clock);
     const ids = ulids(clock, random);
     this.#ids = ids;
@@ -156,6 +176,8 @@ export class Queue {
       sessions: this.#sessions,
       mtaSts: duties.mtaSts,
       tlsReports: () => duties.reports,
+      perConnection: (choice, rcptTo) =>
+        destinations.perConnection(this.#router.destination(choice, rcptTo)),
       get ca() {
         return duties.ca;
       },
@@ -270,9 +292,10 @@ export class Queue {
     this.#signer.use(config.dkim);
     this.#router.use(config);
     this.#tls.use(config);
+    this.#destinations.use(config);
     this.#transports.reload(config);
     await this.#errands.use(config);
-    if (this.#supervisor) this.#supervisor.limits = limitsOf(config);
+    if (this.#supervisor) this.#supervisor.limits = this.#limits();
   }
 
   /**
@@ -303,9 +326,9 @@ export class Queue {
             router: this.#router,
             delivery,
             reporter: this.#reporter,
-            policy: () => this.#config.queue.retry,
+            policy: this.#destinations.retry,
           },
-          limitsOf(this.#config),
+          this.#limits(),
           failed,
         );
         this.#supervisor = supervisor;
@@ -314,6 +337,11 @@ export class Queue {
       // Restarted because it failed, it need not wait for what it was doing.
       stop: async () => await this.#supervisor?.stop(this.#stopping ? STOP_GRACE : 0),
     };
+  }
+
+  #limits(): Limits {
+    const { concurrency } = this.#config.queue;
+    return { concurrency, policy: this.#destinations.limits };
   }
 
   #listeners(): Part[] {
@@ -400,6 +428,7 @@ export class Queue {
           idempotent: (account, key) => row(idempotencyProjection, idempotencyId(account, key)),
           act: (stream, command) => this.act(stream, command),
           transports: () => [...this.#config.transports.keys()],
+          destinations: () => this.#supervisor?.destinations() ?? [],
           admission: this.#admission,
           suppressions: this.#errands.suppressions,
           webhooks: this.#errands.webhooks,
@@ -483,6 +512,23 @@ export class Queue {
       "Webhook endpoints in use that did not take what was sent last.",
       () => this.#errands.webhooks.list().filter(({ failures }) => failures > 0).length,
     );
+    const view = () => this.#supervisor?.destinations() ?? [];
+    this.#metrics.gauge("postledger_destinations", "Destinations known.", () => view().length);
+    this.#metrics.gauge(
+      "postledger_destinations_down",
+      "Destinations that are down.",
+      () => view().filter(({ down }) => down).length,
+    );
+    for (const what of ["running", "waiting", "window"] as const) {
+      this.#metrics.gauges(
+        `postledger_destination_${what}`,
+        DESTINATION_GAUGES[what],
+        "destination",
+        () =>
+          mostTelling(view()).slice(0, DESTINATIONS_IN_METRICS)
+            .map((state) => [state.key, state[what]]),
+      );
+    }
     this.#metrics.gauge(
       "postledger_sessions_idle",
       "SMTP sessions to other servers kept for reuse.",
@@ -494,11 +540,6 @@ export class Queue {
 function unlessUnavailable(cause: unknown): void {
   if (!(cause instanceof StoreUnavailable)) throw cause;
 }
-
-const limitsOf = ({ queue }: Config): Limits => ({
-  concurrency: queue.concurrency,
-  policy: () => ({ concurrency: queue.destinationConcurrency }),
-});
 
 /** The listeners of the configuration in force, as one part of the tree. */
 class Doors implements Part {

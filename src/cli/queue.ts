@@ -16,6 +16,7 @@ import {
 import { filterOf, filterOptions, messageId, noSuchMessage, withReader } from "./data.ts";
 import { messageStory } from "./message_story.ts";
 import { acts } from "./queue_acts.ts";
+import { destinationCommands } from "./queue_destinations.ts";
 import { rules } from "./queue_rules.ts";
 import { address, type Column, duration, json, octets, table, type Terminal } from "./terminal.ts";
 
@@ -125,6 +126,6 @@ const show: Command = {
 };
 
 export const run = (args: readonly string[], terminal: Terminal): Promise<number> =>
-  runOneOf("queue", { list, show, ...acts, ...rules }, args, terminal);
+  runOneOf("queue", { list, show, ...destinationCommands, ...acts, ...rules }, args, terminal);
 
 if (import.meta.main) Deno.exit(await run(Deno.args, processTerminal));

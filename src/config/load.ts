@@ -16,6 +16,7 @@ import {
   type PlacedRoutes,
 } from "./checks.ts";
 import { accountsOf } from "./accounts.ts";
+import { destinationsOf, retryOverrides } from "./destinations.ts";
 import { dkimOf } from "./dkim.ts";
 import { hostName } from "../dns/names.ts";
 import { type Environment, fillIn } from "./environment.ts";
@@ -101,6 +102,8 @@ export function loadConfig(source: ConfigSource): Config {
     routes: built.routes,
     dkim: built.dkim.keys,
     transports: built.transports,
+    destinations: built.destinations,
+    accountQueues: built.accountQueues,
     webhooks: built.webhooks,
     suppression: {
       automatic: data.suppression.automatic,
@@ -171,14 +174,41 @@ function build(data: ConfigFile, base: string) {
   const routes = routesOf(data, problems);
   const accounts = accountsOf(data.accounts, problems);
   const dkim = dkimOf(data.domains, base, problems);
+  const accountQueues = new Map(
+    Object.entries(data.accounts).flatMap(([name, { queue }]) =>
+      queue ? [[name, retryOverrides(queue)] as const] : []
+    ),
+  );
+  const destinations = destinationsOf(
+    data.destinations,
+    transports,
+    data.queue.concurrency,
+    problems,
+  );
+  const mostAttempts = Math.max(
+    data.queue.max_attempts,
+    ...[...accountQueues.values(), ...destinations.map(({ retry }) => retry)]
+      .map(({ maxAttempts = 0 }) => maxAttempts),
+  );
   const { webhooks, problems: ofWebhooks } = webhooksOf(data.webhooks);
   problems.push(
     ...ofWebhooks,
     ...checkListeners(listeners),
     ...checkQueue(data.queue),
-    ...checkRoutes(routes, data.queue.max_attempts),
+    ...checkRoutes(routes, mostAttempts),
   );
-  return { listeners, tls, transports, accounts, routes, dkim, webhooks, problems };
+  return {
+    listeners,
+    tls,
+    transports,
+    destinations,
+    accounts,
+    accountQueues,
+    routes,
+    dkim,
+    webhooks,
+    problems,
+  };
 }
 
 function listener(

@@ -7,6 +7,7 @@
  */
 import { z } from "zod";
 import { AccountEntry } from "./accounts.ts";
+import { AccountQueue, DestinationEntry, RetryWaits } from "./destinations.ts";
 import { Retention, Suppression, Webhooks } from "./errands.ts";
 import { notOneOf } from "./problems.ts";
 import {
@@ -194,7 +195,7 @@ export const ConfigFile = z.strictObject({
   }).prefault({}),
   listen: z.record(z.string(), Listener).default({}),
   queue: z.strictObject({
-    retry: z.array(Duration).min(1, { error: "has no wait; write at least one" }).max(1_000)
+    retry: RetryWaits
       .default([
         7.5 * MINUTE,
         15 * MINUTE,
@@ -211,7 +212,10 @@ export const ConfigFile = z.strictObject({
     concurrency: z.int().min(1).max(10_000).default(200),
     destination_concurrency: z.int().min(1).max(10_000).default(20),
   }).prefault({}),
-  accounts: z.record(z.string(), AccountEntry.extend({ routes: Routes })).default({}),
+  accounts: z.record(
+    z.string(),
+    AccountEntry.extend({ routes: Routes, queue: AccountQueue.optional() }),
+  ).default({}),
   domains: z.record(
     z.string(),
     z.strictObject({
@@ -222,6 +226,7 @@ export const ConfigFile = z.strictObject({
   ).default({}),
   routes: Routes,
   transports: z.record(z.string(), Transport).default({}),
+  destinations: z.array(DestinationEntry).max(1_000).default([]),
   webhooks: Webhooks,
   suppression: Suppression,
   retention: Retention,

@@ -39,6 +39,10 @@ export interface Config {
   readonly dkim: ReadonlyMap<string, readonly DkimKeyConfig[]>;
   /** By name; always has "direct". */
   readonly transports: ReadonlyMap<string, TransportConfig>;
+  /** Limits of destinations; the first that matches counts. */
+  readonly destinations: readonly DestinationConfig[];
+  /** What accounts change of the retry policy, by name. */
+  readonly accountQueues: ReadonlyMap<string, RetryOverrides>;
   readonly webhooks: readonly WebhookConfig[];
   readonly suppression: SuppressionConfig;
   readonly retention: RetentionConfig;
@@ -152,6 +156,25 @@ export interface QueueConfig {
   /** Attempts running at a time, in all and per destination. */
   readonly concurrency: number;
   readonly destinationConcurrency: number;
+}
+
+/** What is different from the policy of the queue; durations in milliseconds. */
+export type RetryOverrides = Partial<RetryPolicy>;
+
+/** What a destination may be burdened with. One of `match`, `mx` and `transport` is there. */
+export interface DestinationConfig {
+  /** Any of these matches the domain of the recipient; each domain has the limits for itself. */
+  readonly match?: readonly DomainPattern[];
+  /** Any of these matches the best MX host; all domains behind them have the limits together. */
+  readonly mx?: readonly DomainPattern[];
+  /** Name of a smarthost transport. */
+  readonly transport?: string;
+  /** Attempts, and so connections, at a time. */
+  readonly concurrency?: number;
+  readonly messagesPerConnection?: number;
+  readonly perMinute?: number;
+  readonly perHour?: number;
+  readonly retry: RetryOverrides;
 }
 
 /** A route: every criterion that it has must hold; one without criteria takes every message. */

@@ -25,6 +25,8 @@ export interface RouterPorts {
   readonly random: Random;
   readonly bodies: Pick<BodyStore, "open">;
   readonly log: Log;
+  /** Which domains are one destination; absent: each is its own. */
+  readonly destinations?: { keyOf(domain: string): string };
 }
 
 /** Domains whose MX hosts are remembered, for guesses. */
@@ -59,13 +61,13 @@ export class ConfiguredRouter implements Router {
   }
 
   /**
-   * Direct delivery burdens the recipient's domain; a smarthost takes the mail of every domain
-   * and is one destination.
+   * Direct delivery burdens the recipient's domain, or all domains behind the same MX hosts where
+   * the configuration says so; a smarthost takes the mail of every domain and is one destination.
    */
   destination(choice: TransportChoice, rcptTo: string): string {
-    return choice.type === "direct" || choice.type === "socks"
-      ? canonicalDomainOf(rcptTo)
-      : `transport:${choice.transport}`;
+    if (choice.type !== "direct" && choice.type !== "socks") return `transport:${choice.transport}`;
+    const domain = canonicalDomainOf(rcptTo);
+    return this.#ports.destinations?.keyOf(domain) ?? domain;
   }
 
   async #ask(facts: RoutingFacts, signal?: AbortSignal): Promise<TransportChoice> {

@@ -3,7 +3,13 @@
  * adds to a session (its login, its proxy, the addresses it dials from) is put together here, once
  * per configuration.
  */
-import type { Delivery, DeliveryJob, Findings, Outcome } from "../../actors/ports.ts";
+import type {
+  Delivery,
+  DeliveryJob,
+  Findings,
+  Outcome,
+  TransportChoice,
+} from "../../actors/ports.ts";
 import type { SocksTransportConfig, TransportConfig } from "../config/types.ts";
 import type { Dialer } from "../ports.ts";
 import { unsafeEnvelope } from "../smtp/envelope.ts";
@@ -25,6 +31,8 @@ export interface DeliverySettings {
 export interface TransportPorts extends Omit<DirectPorts, "hostname" | "way"> {
   /** Makes the dialer through a proxy; over real sockets by default. */
   readonly socks?: (proxy: SocksProxy) => Dialer;
+  /** Messages that the configuration allows over one session at a destination. */
+  readonly perConnection?: (choice: TransportChoice, rcptTo: string) => number | undefined;
   /** Reads passwords and tokens; by default from the system. */
   readonly secrets?: SecretReader;
 }
@@ -88,7 +96,12 @@ export class Transports implements Delivery {
     }
     let prepared = this.#prepared.get(config);
     if (!prepared) this.#prepared.set(config, prepared = this.#prepare(config));
-    const ports = { ...this.#ports, ...prepared };
+    const most = this.#ports.perConnection?.(job.transport, job.message.rcptTo);
+    const ports = {
+      ...this.#ports,
+      ...prepared,
+      ...(most === undefined ? {} : { messagesPerConnection: most }),
+    };
     switch (config.type) {
       case "direct":
         return await deliverDirect(ports, config, parties, signal);

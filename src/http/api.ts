@@ -4,6 +4,7 @@
  *   /messages …              hand in, list, show        submit.ts, messages.ts
  *   /messages/ID/ACT         act on one                 acts.ts
  *   /queue/act               act on many                acts.ts
+ *   /destinations            where it goes, what is down  destinations.ts
  *   /hold-rules, /intake …   what new mail meets        admission.ts
  *   /suppressions            who is not written to      suppressions.ts
  *   /webhooks …              who is told                webhooks.ts
@@ -14,19 +15,21 @@ import { z } from "zod";
 import { StoreUnavailable } from "../../events/store.ts";
 import { actOperations, type ActPorts } from "./acts.ts";
 import { admissionOperations, type AdmissionPorts } from "./admission.ts";
+import { destinationOperations, type DestinationPorts } from "./destinations.ts";
 import { type BodyLimits, hasContent, HeldContent } from "./body.ts";
 import { readOperations, type ReadPorts } from "./messages.ts";
 import { openApi } from "./openapi.ts";
 import { type Operation, type Principal, readQuery } from "./operation.ts";
 import { badRequest, RequestProblem, unavailable } from "./problem.ts";
 import { submitOperation, type SubmitPorts } from "./submit.ts";
-import { suppressionOperations, type SuppressionListPorts } from "./suppressions.ts";
+import { type SuppressionListPorts, suppressionOperations } from "./suppressions.ts";
 import type { Authenticate } from "./tokens.ts";
 import { webhookOperations, type WebhookPorts } from "./webhooks.ts";
 
 export interface ApiPorts
   extends
     ReadPorts,
+    DestinationPorts,
     Omit<ActPorts, "queue" | "now">,
     Omit<AdmissionPorts, "queue" | "now">,
     SubmitPorts,
@@ -47,6 +50,7 @@ export function operations(ports: ApiPorts, limits: BodyLimits): Operation[] {
     ...readOperations(ports),
     ...actOperations(ports, held),
     ...admissionOperations(ports, held),
+    ...destinationOperations(ports),
     ...suppressionOperations(ports, held),
     ...webhookOperations(ports, held),
   ];

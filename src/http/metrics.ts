@@ -166,6 +166,25 @@ export class Metrics {
     });
   }
 
+  /** Gauges by one label; those that are not given any more are gone. */
+  gauges(
+    name: string,
+    help: string,
+    label: string,
+    values: () => Iterable<readonly [string, number]>,
+  ): void {
+    new Gauge({
+      name,
+      help,
+      labelNames: [label],
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        for (const [value, count] of values()) this.set({ [label]: value }, count);
+      },
+    });
+  }
+
   /** A total that somebody else counts, by one label; asked for at each scrape. */
   totals(
     name: string,

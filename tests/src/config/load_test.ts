@@ -121,9 +121,26 @@ describe("loadConfig", () => {
         destinationConcurrency: 2,
       },
       accounts: [],
+      destinations: [{
+        mx: [{ domain: "mx.example", below: true }],
+        concurrency: 4,
+        messagesPerConnection: 10,
+        perMinute: 60,
+        perHour: 1_000,
+        retry: { waits: [60_000], maxAttempts: 20, lifetime: 86_400_000 },
+      }],
+      accountQueues: new Map([["shop", {
+        waits: [1_000],
+        maxAttempts: 2,
+        lifetime: 3_600_000,
+        delayNoticeAfter: 1,
+      }]]),
       dkim: new Map(),
+      webhooks: [],
+      suppression: { automatic: true },
+      retention: { keep: 90 * 86_400_000 },
       routes: {
-        accounts: new Map(),
+        accounts: new Map([["shop", []]]),
         domains: new Map(),
         global: [
           {

@@ -32,6 +32,8 @@ export class HttpHarness {
   later = 0;
   readonly errors: string[] = [];
   accounts: HttpPorts["accounts"];
+  /** What is told instead of the destinations of the supervisor, which delivers nothing. */
+  destinations: ReturnType<HttpPorts["destinations"]> | undefined;
   operator = "";
   #server!: HttpServer;
   #supervisor!: Supervisor;
@@ -83,7 +85,32 @@ export class HttpHarness {
       { concurrency: 1, policy: () => ({ concurrency: 1 }) },
       () => {},
     );
-    const submitter = new QueueSubmitter({ clock, ids, store, admission: this.admission });
+    const suppressions = new Suppressions({
+      clock,
+      log,
+      store,
+      view: {
+        list: (limit, after = "") => page(suppressionProjection, after, limit),
+        get: (address, account) => row(suppressionProjection, suppressionId(address, account)),
+      },
+      policy: () => ({ automatic: true }),
+    });
+    const submitter = new QueueSubmitter({
+      clock,
+      ids,
+      store,
+      admission: this.admission,
+      suppressions,
+    });
+    this.webhooks = new Webhooks(this.endpoints, {
+      clock,
+      random: systemRandom,
+      log,
+      store,
+      row: (endpoint) => row(webhooksProjection, endpoint),
+      sender: { send: () => Promise.resolve(200) },
+    });
+    await this.webhooks.start();
     this.operator = openToken(dataDir);
     const guarded = <T extends object>(port: T): T =>
       new Proxy(port, {
@@ -110,7 +137,13 @@ export class HttpHarness {
       idempotent: (account, key) => row(idempotencyProjection, idempotencyId(account, key)),
       act: (stream, command) => this.#supervisor.act(stream, command),
       transports: () => ["direct", "relay"],
+      destinations: () => {
+        if (this.fault) throw this.fault;
+        return this.destinations ?? this.#supervisor.destinations();
+      },
       admission: guarded(this.admission),
+      suppressions: guarded(suppressions),
+      webhooks: guarded(this.webhooks),
       newId: () => ids.next(),
       log,
       get accounts() {
@@ -126,6 +159,7 @@ export class HttpHarness {
   async close(): Promise<void> {
     this.#addressFile.closed("web");
     await this.#server.close();
+    await this.webhooks.stop();
     await this.#supervisor.stop(0);
     await this.opened.close();
   }

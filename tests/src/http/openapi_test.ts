@@ -171,6 +171,23 @@ describe("OpenAPI", () => {
     await call("listEvents", 200, { id });
     const rule = await call("addHoldRule", 201, sound("addHoldRule"));
     await call("listHoldRules", 200);
+    http.destinations = [
+      { key: "busy.example", running: 5, waiting: 100, window: 5 },
+      {
+        key: "dead.example",
+        running: 0,
+        waiting: 3,
+        window: 1,
+        down: { since: new Date(0).toISOString(), until: new Date(1).toISOString(), why: "no" },
+      },
+    ];
+    const list = await call("listDestinations", 200, { query: "limit=1" });
+    assert.deepEqual([list.total, list.down, list.destinations[0].destination], [
+      2,
+      1,
+      "dead.example",
+    ]);
+    http.destinations = undefined;
     await call("removeHoldRule", 200, { id: rule.id, query: "reason=over" });
     await call("pauseIntake", 200, sound("pauseIntake"));
     await call("showIntake", 200);
@@ -192,7 +209,10 @@ describe("OpenAPI", () => {
       await call(operationId, 414, { ...request, query: `x=${"x".repeat(62_000)}` });
       await call(operationId, 431, { ...request, headers: { "x-long": "x".repeat(17_000) } });
     }
-    for (const id of ["listHoldRules", "showIntake", "pauseIntake", "addHoldRule"]) {
+    await call("listDestinations", 400, { query: "limit=0" });
+    for (
+      const id of ["listDestinations", "listHoldRules", "showIntake", "pauseIntake", "addHoldRule"]
+    ) {
       await call(id, 403, { ...sound(id), token: bound });
     }
     await call("submitMessage", 403, { ...sound("submitMessage"), token: bound });

@@ -43,6 +43,7 @@ describe("HTTP", () => {
       idempotent: () => undefined,
       act: nothing,
       transports: () => [],
+      destinations: () => [],
       admission: { state: { version: 0, rules: [] }, act: nothing },
       newId: () => "",
       log: { info() {}, warn() {}, error: (message) => void errors.push(message) },
