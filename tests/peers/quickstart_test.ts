@@ -201,7 +201,7 @@ async function relay(resolver: string): Promise<() => void> {
       clearTimeout(close);
       back.close();
     });
-    back.send(question, Number(port), host);
+    back.bind(0, "127.0.0.1", () => back.send(question, Number(port), host));
   });
   await new Promise<void>((resolve) => front.bind(53, STUB, resolve));
   return () => front.close();
