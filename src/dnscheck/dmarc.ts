@@ -2,6 +2,7 @@
  * DMARC (RFC 7489, section 6.3): whether there is a policy, here or at a domain above, whether it
  * can be read, and whether it asks for anything.
  */
+import { getDomain } from "tldts";
 import type { CheckPorts, Dnssec, Finding, Level } from "./finding.ts";
 import type { Subject } from "./subject.ts";
 import { parseTags, type Tag, tagOf } from "./tags.ts";
@@ -9,9 +10,6 @@ import { orNoAnswer, textsAt } from "./texts.ts";
 import { mailto, txtLine } from "./zone.ts";
 
 const POLICIES = ["none", "quarantine", "reject"];
-/** Domains above that are asked; which of them is the organizational one cannot be told for sure. */
-const MOST_PARENTS = 5;
-
 /** What is published where there is nothing: reports come, and forgeries go to the junk folder. */
 export const dmarcRecord = (reportsTo: string): string =>
   `v=DMARC1; p=quarantine; rua=${mailto(reportsTo)}`;
@@ -59,25 +57,25 @@ export function checkDmarc(ports: CheckPorts, { domain }: Subject): Promise<read
   });
 }
 
-/** The records of the domain, or else of the nearest domain above that has any. */
+/** The records of the domain, or else of its organizational domain (RFC 7489, section 6.6.3). */
 async function policyFor(ports: CheckPorts, domain: string) {
-  const labels = domain.split(".");
-  let first: { at: string; records: string[]; dnssec: Dnssec } | undefined;
-  const most = Math.min(labels.length - 1, MOST_PARENTS + 1);
-  for (let n = 0; n < Math.max(1, most); n++) {
-    const at = `_dmarc.${labels.slice(n).join(".")}`;
+  const look = async (at: string) => {
     const { texts, dnssec } = await textsAt(ports, at);
     const records = texts.filter((text) => /^v\s*=\s*DMARC1\b/.test(text));
-    const found = { at, records, dnssec };
-    if (records.length > 0) return found;
-    // Something is there that means to be a policy and is none: better named than passed over.
-    if (n === 0 && texts.some((text) => /dmarc/i.test(text))) {
-      return { ...found, records: texts.slice() };
-    }
-    first ??= found;
-  }
-  return first!;
+    // Something that means to be a policy and is none: better named than passed over.
+    const attempts = records.length > 0 ? records : texts.filter((text) => /dmarc/i.test(text));
+    return { at, records: attempts, dnssec };
+  };
+  const own = await look(`_dmarc.${domain}`);
+  const above = organizational(domain);
+  if (own.records.length > 0 || above === domain) return own;
+  const inherited = await look(`_dmarc.${above}`);
+  return inherited.records.length > 0 ? inherited : own;
 }
+
+/** The registered domain that a domain belongs to, by the public suffix list. */
+const organizational = (domain: string): string =>
+  getDomain(domain, { allowPrivateDomains: true }) ?? domain;
 
 function judge(
   record: string,
@@ -132,7 +130,7 @@ async function permission(
   owner: string,
   target: string,
 ): Promise<Finding | undefined> {
-  if (target === owner || target.endsWith(`.${owner}`) || owner.endsWith(`.${target}`)) return;
+  if (organizational(target) === organizational(owner)) return;
   const name = `${owner}._report._dmarc.${target}`;
   const { texts, dnssec } = await textsAt(ports, name);
   if (texts.some((text) => /^v\s*=\s*DMARC1\b/.test(text))) return;

@@ -59,7 +59,7 @@ describe("dnscheck", () => {
       'out2.example.com. IN TXT "v=spf1 a -all"',
       txtLine("2026r._domainkey.example.com", dkimRecord(rsa)),
       txtLine("2026e._domainkey.example.com", dkimRecord(ed25519)),
-      '_dmarc.example.com. IN TXT "v=DMARC1; p=reject; rua=mailto:dmarc@example.com"',
+      '_dmarc.example.com. IN TXT "v=DMARC1; p=reject; rua=mailto:dmarc@reports.example.com"',
       ...stsLines("example.com", POLICY),
       '_smtp._tls.example.com. IN TXT "v=TLSRPTv1; rua=mailto:tls@example.com"',
       tlsaLine("_587._tcp.mail.example.com", tlsaOf(spkiDigestOfPem(host, "host.key"))),
