@@ -13,6 +13,7 @@ export function tamper(dataDir: string, sql: string): void {
     db.exec(`CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
     BEGIN SELECT raise(ABORT, 'events are never rewritten'); END;
   CREATE TRIGGER events_are_not_dropped BEFORE DELETE ON events
+    WHEN NOT EXISTS (SELECT 1 FROM pruning WHERE stream = OLD.stream)
     BEGIN SELECT raise(ABORT, 'events are never dropped'); END;`);
   } finally {
     db.close();

@@ -6,8 +6,12 @@ import assert from "node:assert/strict";
 import { Admission } from "../../../actors/admission.ts";
 import { QueueSubmitter } from "../../../actors/submitter.ts";
 import { Supervisor } from "../../../actors/supervisor.ts";
+import { Suppressions } from "../../../actors/suppression.ts";
+import { type WebhookEndpoint, Webhooks } from "../../../actors/webhooks.ts";
 import { type OpenStore, openStore } from "../../../events/open.ts";
 import { idempotencyId, idempotencyProjection } from "../../../events/projections/idempotency.ts";
+import { suppressionId, suppressionProjection } from "../../../events/projections/suppression.ts";
+import { webhooksProjection } from "../../../events/projections/webhooks.ts";
 import { StoreUnavailable } from "../../../events/store.ts";
 import { AddressFile } from "../../../src/http/address_file.ts";
 import { openToken } from "../../../src/http/api_token.ts";
@@ -24,6 +28,11 @@ export class HttpHarness {
   base = "";
   opened!: OpenStore;
   admission!: Admission;
+  webhooks!: Webhooks;
+  /** The webhook endpoints that there are. */
+  endpoints: readonly WebhookEndpoint[] = [
+    { name: "hook", url: "https://example.com/hook", events: ["failed"], parkAfter: 86_400_000 },
+  ];
   /** While true, nothing can be written. */
   diskFull = false;
   /** Something else that an operation meets. */
@@ -56,7 +65,7 @@ export class HttpHarness {
     const ids = ulids(clock, systemRandom);
     const log = { info() {}, warn() {}, error: (line: string) => void this.errors.push(line) };
     this.opened = await openStore({ dataDir, clock });
-    const { view, bodies, row } = this.opened;
+    const { view, bodies, row, page } = this.opened;
     const store = new Proxy(this.opened.store, {
       get: (target, name) => {
         if (name === "append" && this.diskFull) {

@@ -128,6 +128,9 @@ describe("OpenAPI", () => {
           body: JSON.stringify({ filter: { toDomain: "example.org" } }),
           headers: JSON_TYPE,
         };
+      case "suppress":
+      case "liftSuppression":
+        return { body: JSON.stringify({ address: "gone@example.net" }), headers: JSON_TYPE };
       default: {
         const takes = operations().find(({ described }) => described.operationId === operationId);
         return takes!.described.requestBody ? { body: reason, headers: JSON_TYPE } : {};
@@ -192,6 +195,14 @@ describe("OpenAPI", () => {
     await call("pauseIntake", 200, sound("pauseIntake"));
     await call("showIntake", 200);
     await call("resumeIntake", 200, sound("resumeIntake"));
+    await call("suppress", 201, sound("suppress"));
+    await call("listSuppressions", 200, { query: "limit=1" });
+    await call("liftSuppression", 200, sound("liftSuppression"));
+    await call("listWebhooks", 200);
+    await call("parkWebhook", 200, { id: "hook", ...sound("parkWebhook") });
+    await call("parkWebhook", 409, { id: "hook", ...sound("parkWebhook") });
+    await call("resumeWebhook", 200, { id: "hook", ...sound("resumeWebhook") });
+    await call("resumeWebhook", 409, { id: "hook", ...sound("resumeWebhook") });
     await call("describe", 200);
   });
 
@@ -244,6 +255,7 @@ describe("OpenAPI", () => {
     for (const act of ["hold", "kick", "drop", "transport"]) {
       await call(`${act}Message`, 409, { id, ...sound(`${act}Message`) });
     }
+    await call("liftSuppression", 404, sound("liftSuppression"));
     await call("resumeIntake", 409, sound("resumeIntake"));
     await call("pauseIntake", 200, sound("pauseIntake"));
     await call("pauseIntake", 409, sound("pauseIntake"));
