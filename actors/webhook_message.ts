@@ -34,7 +34,7 @@ export function webhookKind(event: StoredEvent): WebhookKind | undefined {
   }
 }
 
-/** Undefined when the message that it concerns is not in the store any more. */
+/** Undefined when it concerns a report, or a message that is not in the store any more. */
 export async function webhookMessage(
   store: Pick<EventStore, "readStream">,
   kind: WebhookKind,
@@ -50,6 +50,9 @@ export async function webhookMessage(
   const history = await store.readStream(event.stream);
   const [enqueued] = history;
   if (enqueued?.type !== "Enqueued") return undefined;
+  // Reports are our own: whoever is told of the failure need not be told of them too.
+  const { kind: from } = enqueued.data.source;
+  if (from === "dsn" || from === "tlsrpt") return undefined;
   const { account, submission, mailFrom, rcptTo, messageId, metadata } = enqueued.data;
   const attempts =
     history.filter(({ type, version }) => type === "AttemptStarted" && version < event.version)

@@ -86,10 +86,16 @@ export class WebhookPoster implements WebhookSender {
       return response.status;
     } catch (cause) {
       if (late) throw new Error(`no answer within ${this.within / 1_000} s`);
-      throw new Error(`no answer: ${cause instanceof Error ? cause.message : cause}`);
+      throw new Error(`no answer: ${reasonOf(cause)}`);
     } finally {
       disarm();
       signal.removeEventListener("abort", pass);
     }
   }
+}
+
+/** fetch says what happened in the cause of its error. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? error.cause.message : error.message;
 }

@@ -253,6 +253,15 @@ describe("webhooks", () => {
       assert.deepEqual([givenUp, told, parked], [1, 100, null]);
     }));
 
+  it("are not told of reports", () =>
+    withHook(async (hook) => {
+      const source = { kind: "dsn", of: "m0" } as const;
+      await hook.append("m1", 0, enqueued({ mailFrom: "", source }), started(1), delivered);
+      await calm(hook, 2_000);
+      assert.deepEqual(ids(hook), []);
+      assert.equal(hook.state().behind, 0);
+    }));
+
   it("are told of the accounts that they are for", () =>
     withHook(async (hook) => {
       await hook.append("m1", 0, enqueued({ account: "ann" }), started(1), delivered);
