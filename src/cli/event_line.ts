@@ -1,21 +1,24 @@
 /** An event of a message as one line for people: what it says, without its envelope. */
 import type { StoredEvent } from "../../events/catalogue.ts";
-import { because, hostResult, nextHop, replyText } from "./message_story.ts";
+import { because, hostResult, nextHop, replyText, waitedFor } from "./message_story.ts";
 import { gathered } from "./security_story.ts";
 import { address, duration, octets } from "./terminal.ts";
 
 export function eventLine(event: StoredEvent): string {
   switch (event.type) {
     case "Enqueued": {
-      const { account, mailFrom, rcptTo, size, source, due, priority } = event.data;
+      const { account, mailFrom, rcptTo, size, source, due, priority, expires } = event.data;
       const whose = account === null ? "" : ` for account ${account}`;
       const urgency = priority === undefined ? "" : `, priority ${priority}`;
+      const deadline = expires === undefined ? "" : `, not after ${expires}`;
       return `from ${address(mailFrom)} to ${rcptTo}, ${
         octets(size)
-      }, by ${source.kind}${whose}, due ${due}${urgency}`;
+      }, by ${source.kind}${whose}, due ${due}${urgency}${deadline}`;
     }
     case "AttemptStarted":
-      return `attempt ${event.data.attempt}, the next one at ${event.data.next} should it fail`;
+      return `attempt ${event.data.attempt}, the next one at ${event.data.next} should it fail${
+        waitedFor(event.data.waited)
+      }`;
     case "TransportChosen":
       return `${event.data.transport} (${event.data.type}): ${because(event.data)}`;
     case "DestinationsResolved":

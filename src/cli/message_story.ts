@@ -105,7 +105,7 @@ function origin(source: EventData<"Enqueued">["source"]): string {
 function attemptLines(story: AttemptJson) {
   const { attempt, started, transport, destinations, hosts, outcome } = story;
   return [
-    `attempt ${attempt}, ${started}`,
+    `attempt ${attempt}, ${started}${waitedFor(story.waited)}`,
     ...fields("  ", [
       ["transport", transport && `${transport.transport}, ${because(transport)}`],
       ["next hop", destinations && nextHop(destinations)],
@@ -205,3 +205,9 @@ function note({ type, time, data }: NoteJson): string {
   );
   return visible(`${time}  ${type}  ${facts.join(", ")}`);
 }
+
+/** That an attempt came late because its destination was down, and why it was. */
+export const waitedFor = (waited: AttemptJson["waited"]): string =>
+  waited === undefined
+    ? ""
+    : `; waited since ${waited.since} for its destination, which was down: ${visible(waited.why)}`;

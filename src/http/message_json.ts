@@ -64,6 +64,8 @@ export interface AttemptJson {
   readonly started: string;
   /** When the attempt after it is due should it fail. */
   readonly next: string;
+  /** It was due since then, and its destination was down. */
+  readonly waited?: EventData<"AttemptStarted">["waited"];
   readonly transport: EventData<"TransportChosen"> | null;
   readonly destinations: EventData<"DestinationsResolved"> | null;
   /** What each host was found to be, and how much proof of it was asked for. */
@@ -123,6 +125,7 @@ export function messageDetailJson(
           attempt: event.data.attempt,
           started: time,
           next: event.data.next,
+          ...(event.data.waited ? { waited: event.data.waited } : {}),
           transport: null,
           destinations: null,
           gathered: [],

@@ -2,6 +2,7 @@
  * The envelope of a message that is handed in as it is: what the query of POST /messages says, since
  * the content is not to be read for it.
  */
+import { z } from "zod";
 import { BadAddress, formatMailbox, parseMailbox } from "../smtp/address.ts";
 import { MAX_METADATA, MAX_RECIPIENTS, Metadata } from "../submission/compose_request.ts";
 import { fieldProblems } from "./body.ts";
@@ -40,6 +41,12 @@ export const SUBMIT_PARAMETERS: readonly Parameter[] = [
     schema: { type: "boolean", default: false },
   },
   {
+    name: "expires",
+    in: "query",
+    about: `time (RFC 3339) after which it is not tried any more; for ${RAW}`,
+    schema: { type: "string", format: "date-time" },
+  },
+  {
     name: IDEMPOTENCY_HEADER,
     in: "header",
     about: "a request that is repeated with the same key within a day is the same request",
@@ -53,6 +60,16 @@ export interface Envelope {
   readonly recipients: readonly string[];
   readonly requireTLS: boolean;
   readonly metadata?: Readonly<Record<string, string>>;
+  /** Epoch milliseconds after which it is not tried any more. */
+  readonly expires?: number;
+}
+
+const Time = z.iso.datetime({ offset: true });
+
+function expiry(text: string | undefined): Pick<Envelope, "expires"> {
+  if (text === undefined) return {};
+  if (Time.safeParse(text).success) return { expires: Date.parse(text) };
+  throw badParameter("expires", 'it takes a time like "2026-03-01T12:00:00Z"');
 }
 
 /** @throws RequestProblem 400 */
@@ -74,6 +91,7 @@ export function rawEnvelope(query: Query): Envelope {
     recipients: [...new Set(to.map((one) => address("to", one)))],
     requireTLS: flag(query, "require-tls"),
     metadata: metadata.data,
+    ...expiry(valueOf(query, "expires")),
   };
 }
 

@@ -160,6 +160,7 @@ class Door {
           recipients: recipientsOf(request),
           requireTLS: request.requireTLS ?? false,
           ...(request.metadata === undefined ? {} : { metadata: request.metadata }),
+          ...(request.expires === undefined ? {} : { expires: Date.parse(request.expires) }),
         };
         return await this.#intake(envelope, hash, (id) =>
           compose(request, {
@@ -197,6 +198,7 @@ class Door {
     hash: Hash,
     content: (id: string) => AsyncIterable<Uint8Array>,
   ): Promise<Answer> {
+    checkDeadline(envelope, this.ports.clock.now());
     const { submitter, bodies, accounts } = this.ports;
     if (submitter.paused) throw new IntakeIsPaused("no new mail is taken for now");
     this.#checkSuppressed(envelope);
@@ -251,7 +253,7 @@ class Door {
 
   #submission(
     id: string,
-    { mailFrom, recipients, requireTLS, metadata }: Envelope,
+    { mailFrom, recipients, requireTLS, metadata, expires }: Envelope,
     taken: TakenMessage,
     hash: Hash,
   ): Submission {
@@ -275,6 +277,7 @@ class Door {
         login: principal.name,
       },
       ...(metadata && Object.keys(metadata).length > 0 ? { metadata } : {}),
+      ...(expires === undefined ? {} : { expires }),
       ...(this.#key === undefined
         ? {}
         : { idempotency: { key: this.#key, request: hash.digest("hex") } }),
@@ -297,6 +300,12 @@ class Door {
     const mailbox = mailFrom === "" ? null : parseMailbox(mailFrom);
     this.ports.accounts?.gate.checkSender(this.#account, mailbox);
   }
+}
+
+/** @throws RequestProblem 422 for a deadline that no attempt could keep */
+function checkDeadline({ expires }: Envelope, now: number): void {
+  if (expires === undefined || expires > now) return;
+  throw unprocessable([{ pointer: "/expires", detail: "is over already" }]);
 }
 
 /** @throws RequestProblem 403 */

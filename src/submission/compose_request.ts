@@ -141,6 +141,7 @@ export const ComposeRequest = z.strictObject({
     .refine(atMost(MAX_HEADERS), { error: `has more than ${MAX_HEADERS} fields` }).optional(),
   metadata: Metadata.optional(),
   requireTLS: z.boolean().optional(),
+  expires: z.iso.datetime({ offset: true }).optional(),
 }).check((context) => {
   const { to = [], cc = [], bcc = [], text, html, attachments = [] } = context.value;
   const recipients = to.length + cc.length + bcc.length;

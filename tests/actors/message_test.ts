@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { Fact } from "../../events/catalogue.ts";
 import {
+  ageOf,
   type Command,
   CommandRefused,
   decide,
@@ -11,6 +12,7 @@ import {
   ImpossibleEvent,
   INTERRUPTED,
   type Message,
+  plainReason,
   TRIED_KEPT,
 } from "../../actors/message.ts";
 import type { Outcome } from "../../actors/ports.ts";
@@ -300,5 +302,77 @@ describe("evolve", () => {
       assert.equal(open === 1, state.status === "attempting");
       assert.deepEqual(fold(log), state);
     }));
+  });
+});
+
+describe("a deadline, and a wait that is asked for", () => {
+  const reply = (text: string) => ({ code: 451, enhanced: "4.7.1", text });
+  const put = (text: string) =>
+    ({
+      kind: "failed",
+      permanent: false,
+      result: "temperror",
+      reason: "mx.example.net said so",
+      code: 451,
+      reply: reply(text),
+    }) as const;
+  const conclude = (facts: Fact[], text: string) => {
+    const state = fold(stored(facts));
+    const command = {
+      type: "Conclude",
+      now: T0,
+      findings: [],
+      outcome: put(text),
+      policy,
+    } as const;
+    const [fact] = decide(command, state);
+    assert.ok(fact?.type === "Failed");
+    return fact.data;
+  };
+
+  it("is waited for where it is longer than the schedule", () => {
+    const { next, retryAfter } = conclude([enqueued(), started(1), chosen], "try again in 1 hour");
+    assert.deepEqual([next, retryAfter], [iso(T0 + 60 * MINUTE), 3600]);
+  });
+  it("does not bring the next attempt forward", () => {
+    const { next, retryAfter } = conclude([enqueued(), started(1), chosen], "retry in 60 seconds");
+    assert.deepEqual([next, retryAfter], [iso(T0 + 7.5 * MINUTE), 60]);
+  });
+  it("is not read out of a permanent refusal", () => {
+    const state = fold(stored([enqueued(), started(1), chosen]));
+    const outcome = { ...put("try again in 1 hour"), permanent: true } as const;
+    const [fact] = decide({ type: "Conclude", now: T0, findings: [], outcome, policy }, state);
+    assert.ok(fact?.type === "Failed" && fact.data.retryAfter === undefined);
+  });
+  it("ends the message when the next attempt would come after it", () => {
+    const expires = iso(T0 + 5 * MINUTE);
+    const { permanent, reason } = conclude([enqueued({ expires }), started(1), chosen], "no");
+    assert.equal(permanent, true);
+    assert.equal(reason, `gave up for the deadline ${expires}: mx.example.net said so`);
+    assert.equal(plainReason(reason), "mx.example.net said so");
+  });
+  it("leaves the message alone while another attempt can keep it", () => {
+    const expires = iso(T0 + 8 * MINUTE);
+    assert.equal(conclude([enqueued({ expires }), started(1), chosen], "no").permanent, false);
+  });
+  it("that is missed while it waits is a failure with its reason", () => {
+    const expires = iso(T0);
+    given(enqueued({ expires }), started(1), chosen, failedTemporarily()).when({
+      type: "MissDeadline",
+    }).then({
+      type: "Failed",
+      data: {
+        permanent: true,
+        result: "timeout",
+        class: "network",
+        reason: `gave up for the deadline ${expires}: try again later`,
+        enhanced: "5.4.7",
+      },
+    });
+  });
+  it("counts the lifetime from the release of a message that was to be held (RFC 4865)", () => {
+    const due = T0 + policy.lifetime;
+    const state = fold(stored([enqueued({ due: iso(due) })]))!;
+    assert.equal(ageOf(state, due + MINUTE), MINUTE);
   });
 });

@@ -11,7 +11,9 @@ import type {
   Outcome,
   Reporter,
   Router,
+  Submission,
 } from "../../actors/ports.ts";
+import type { DestinationPolicy } from "../../actors/destination.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
 import { QueueSubmitter } from "../../actors/submitter.ts";
 import { direct, hostTried, policy, T0 } from "./given.ts";
@@ -45,6 +47,8 @@ export class QueueHarness {
     findings.note(hostTried());
     return Promise.resolve(delivered);
   };
+  /** What every destination may be burdened with. */
+  limits: DestinationPolicy = { concurrency: 5 };
   /** While true, appends fail as on a full disk. */
   diskFull = false;
   readonly failed: unknown[] = [];
@@ -106,7 +110,7 @@ export class QueueHarness {
         reporter,
         policy: () => policy,
       },
-      { concurrency: 20, policy: () => ({ concurrency: 5 }) },
+      { concurrency: 20, policy: () => this.limits },
       (cause) => this.failed.push(cause),
     );
     this.submitter = new QueueSubmitter({
@@ -136,22 +140,33 @@ export class QueueHarness {
   }
 
   async submit(rcptTo = "bob@example.net", mailFrom = "alice@example.com"): Promise<string> {
+    const [stream] = await this.submitTo([rcptTo], mailFrom);
+    return stream!;
+  }
+
+  /** One submission to several recipients; a stream for each. */
+  async submitTo(
+    recipients: readonly string[],
+    mailFrom = "alice@example.com",
+    more: Partial<Submission> = {},
+  ): Promise<string[]> {
     const writer = this.opened.bodies.create();
     const id = this.submitter.newSubmissionId();
     await writer.write(new TextEncoder().encode(`Message-ID: <${id}@example.com>\r\n\r\nhi\r\n`));
-    const [message] = await this.submitter.submit({
+    const messages = await this.submitter.submit({
       id,
       account: null,
       mailFrom,
-      recipients: [{ rcptTo, dsn: {} }],
+      recipients: recipients.map((rcptTo) => ({ rcptTo, dsn: {} })),
       body: await writer.finish(),
       messageId: `<${id}@example.com>`,
       has8bit: false,
       smtputf8: false,
       requireTLS: false,
       source: { kind: "smtp" },
+      ...more,
     });
-    return message!.stream;
+    return messages.map(({ stream }) => stream);
   }
 
   events(stream: string): Promise<StoredEvent[]> {
