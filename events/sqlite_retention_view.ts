@@ -16,7 +16,9 @@ export function sqliteRetentionView(database: () => DatabaseSync): RetentionView
       // In the order of each state's index; the smallest names of all three together.
       const found = FINAL_STATES.flatMap((state) =>
         all<FinishedStream>(
-          `SELECT stream, created, finished FROM queue INDEXED BY queue_state
+          // One whose report is still to be made is not finished.
+          `SELECT stream, created, iif(report_due IS NULL, finished, 9e15) AS finished
+           FROM queue INDEXED BY queue_state
            WHERE state = ? AND stream > ? ORDER BY stream LIMIT ?`,
           state,
           after,

@@ -59,6 +59,8 @@ export class Disk {
   hasFailed = false;
   readonly events: RawEvent[] = [];
   readonly streams = new Map<string, RawEvent[]>();
+  /** Streams that have left; `events` still has them, as the history of the world. */
+  readonly pruned = new Set<string>();
   readonly tables = new Map<string, Table>();
   readonly bodies = new Map<string, KeptBody>();
   readonly checkpoints: Checkpoint[] = [];
@@ -120,6 +122,10 @@ export class Disk {
       const stream = this.streams.get(event.stream);
       if (stream) stream.push(event);
       else this.streams.set(event.stream, [event]);
+    }
+    for (const stream of transaction.prune ?? []) {
+      this.streams.delete(stream);
+      this.pruned.add(stream);
     }
     for (const change of transaction.rows) this.#row(change);
     for (const { projection, value, delta } of transaction.counts) {
@@ -270,7 +276,11 @@ export class VirtualEngine implements StorageEngine {
   }
 
   readAll(after: number, limit: number): Promise<RawEvent[]> {
-    return this.#read("log", () => this.disk.events.slice(after, after + limit));
+    return this.#read("log", () => {
+      const { events, pruned } = this.disk;
+      if (pruned.size === 0) return events.slice(after, after + limit);
+      return events.slice(after).filter(({ stream }) => !pruned.has(stream)).slice(0, limit);
+    });
   }
 
   rows(projection: string, keys: readonly string[]): Promise<(Row | undefined)[]> {
