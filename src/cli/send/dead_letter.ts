@@ -113,10 +113,28 @@ function headOf({ mailFrom, recipients, why, now }: DeadLetter): Buffer {
   ].join("\n"));
 }
 
-/** A line that reads like the beginning of a message must not be taken for one. */
+const FROM = Buffer.from("From ");
+const [LF, CR, QUOTE] = [10, 13, 62];
+
+/**
+ * With LF at each end of a line; one that reads like the beginning of a message must not be taken
+ * for it, and gets a `>`.
+ * @param lines whole ones, CRLF at each end
+ */
 function mboxLines(lines: Buffer): Buffer {
-  const text = lines.toString("latin1").replaceAll("\r\n", "\n");
-  return Buffer.from(text.replace(/^(>*From )/gm, ">$1"), "latin1");
+  // A quote adds an octet to a line that loses one with its CR.
+  const out = Buffer.allocUnsafe(lines.length);
+  let used = 0;
+  for (let at = 0; at < lines.length;) {
+    let word = at;
+    while (lines[word] === QUOTE) word++;
+    if (FROM.every((octet, n) => lines[word + n] === octet)) out[used++] = QUOTE;
+    for (let octet = 0; octet !== LF && at < lines.length;) {
+      octet = lines[at++]!;
+      if (octet !== CR || lines[at] !== LF) out[used++] = octet;
+    }
+  }
+  return out.subarray(0, used);
 }
 
 /** In one line. */

@@ -13,16 +13,18 @@ const CR = 13;
 const LF = 10;
 const NUL = 0;
 const BLANK = 32;
-const CRLF = Buffer.from("\r\n");
+const DOT = 46;
 
 export class MessageInput {
   readonly #ignoreDots: boolean;
   readonly #most: number;
-  #pieces: Buffer[] = [];
-  /** Of the line that is not whole yet. */
-  #begun: Buffer[] = [];
-  #begunSize = 0;
-  #size = 0;
+  /** The lines so far, and the beginning of one; grows by doubling. */
+  #out = Buffer.allocUnsafe(64 * 1024);
+  #used = 0;
+  #lineStart = 0;
+  /** Of the line as it came in; a line that goes on in the next is not a new one. */
+  #folded = false;
+  #afterCR = false;
   #ended = false;
 
   /** @param most octets of a message */
@@ -32,22 +34,7 @@ export class MessageInput {
   }
 
   get tooLarge(): boolean {
-    return this.#size + this.#begunSize > this.#most;
-  }
-
-  /** Takes the next octets; true when the message has ended, or is too large to go on. */
-  push(octets: Uint8Array): boolean {
-    const chunk = Buffer.from(octets);
-    for (let at = 0; at < chunk.length && !this.#ended;) {
-      const lf = chunk.indexOf(LF, at);
-      const piece = chunk.subarray(at, lf < 0 ? chunk.length : lf);
-      if (piece.length > 0) this.#begun.push(piece);
-      this.#begunSize += piece.length;
-      if (lf < 0) break;
-      this.#line();
-      at = lf + 1;
-    }
-    return this.#ended || this.tooLarge;
+    return this.#used > this.#most;
   }
 
   /** Whether a dot has ended it. */
@@ -55,44 +42,78 @@ export class MessageInput {
     return this.#ended;
   }
 
+  /** Takes the next octets; true when the message has ended, or is too large to go on. */
+  push(octets: Uint8Array): boolean {
+    for (let i = 0; i < octets.length && !this.#ended; i++) {
+      const octet = octets[i]!;
+      if (octet === LF) {
+        this.#afterCR = false;
+        this.#endLine();
+        continue;
+      }
+      if (this.#afterCR) this.#put(BLANK);
+      this.#afterCR = octet === CR;
+      if (!this.#afterCR) this.#put(octet === NUL ? BLANK : octet);
+    }
+    return this.#ended || this.tooLarge;
+  }
+
   /** The whole lines that have come since the last call. */
   drain(): Buffer {
-    const lines = Buffer.concat(this.#pieces);
-    this.#pieces = [];
-    this.#size = 0;
+    const lines = Buffer.from(this.#out.subarray(0, this.#lineStart));
+    this.#out.copyWithin(0, this.#lineStart, this.#used);
+    this.#used -= this.#lineStart;
+    this.#lineStart = 0;
     return lines;
   }
 
   /** All that is left; nothing can follow. */
   end(): Buffer {
-    if (this.#begun.length > 0) this.#line();
+    if (this.#used > this.#lineStart) this.#endLine();
     return this.drain();
   }
 
-  #line(): void {
-    let line = Buffer.concat(this.#begun);
-    this.#begun = [];
-    this.#begunSize = 0;
-    if (line.at(-1) === CR) line = line.subarray(0, -1);
-    if (!this.#ignoreDots && line.length === 1 && line[0] === 0x2e) {
+  #put(octet: number): void {
+    if (this.#used - this.#lineStart === MAX_LINE) this.#fold(octet);
+    this.#room(1);
+    this.#out[this.#used++] = octet;
+  }
+
+  /** Ends the line before the character that `octet` belongs to. */
+  #fold(octet: number): void {
+    let cut = this.#used;
+    // Not within a character of UTF-8: what continues it is 10xxxxxx.
+    for (let next = octet; (next & 0xc0) === 0x80 && this.#used - cut < 3; cut--) {
+      next = this.#out[cut - 1]!;
+    }
+    this.#room(3);
+    this.#out.copyWithin(cut + 3, cut, this.#used);
+    this.#out[cut] = CR;
+    this.#out[cut + 1] = LF;
+    this.#out[cut + 2] = BLANK;
+    this.#used += 3;
+    this.#lineStart = cut + 2;
+    this.#folded = true;
+  }
+
+  #endLine(): void {
+    const dot = this.#used - this.#lineStart === 1 && this.#out[this.#lineStart] === DOT;
+    if (dot && !this.#folded && !this.#ignoreDots) {
+      this.#used = this.#lineStart;
       this.#ended = true;
       return;
     }
-    for (let at = 0; at < line.length; at++) {
-      if (line[at] === CR || line[at] === NUL) line[at] = BLANK;
-    }
-    while (line.length > MAX_LINE) {
-      let cut = MAX_LINE;
-      // Not within a character of UTF-8.
-      while (cut > MAX_LINE - 4 && (line[cut]! & 0xc0) === 0x80) cut--;
-      this.#put(line.subarray(0, cut));
-      line = Buffer.concat([Buffer.from(" "), line.subarray(cut)]);
-    }
-    this.#put(line);
+    this.#room(2);
+    this.#out[this.#used++] = CR;
+    this.#out[this.#used++] = LF;
+    this.#lineStart = this.#used;
+    this.#folded = false;
   }
 
-  #put(line: Buffer): void {
-    this.#pieces.push(line, CRLF);
-    this.#size += line.length + CRLF.length;
+  #room(octets: number): void {
+    if (this.#used + octets <= this.#out.length) return;
+    const grown = Buffer.allocUnsafe(2 * this.#out.length);
+    grown.set(this.#out);
+    this.#out = grown;
   }
 }

@@ -5,7 +5,7 @@
  */
 import { Buffer } from "node:buffer";
 import { fieldsOf, type HeaderField } from "../../dkim/canonical.ts";
-import { beginsWithField } from "../../submission/header.ts";
+import { beginsWithField, isInternationalized } from "../../submission/header.ts";
 import { addressesIn, BadList, qualify, qualifyList } from "./addresses.ts";
 
 export interface Author {
@@ -62,7 +62,7 @@ export function prepare(input: Buffer, author: Author, wantsNamed: boolean): Pre
   ].map((field) => Buffer.from(field).toString("latin1"));
   const lines = [...kept, ...added].map((field) => `${field}\r\n`).join("");
   const content = Buffer.concat([Buffer.from(`${lines}\r\n`, "latin1"), body]);
-  return { content, named, has8bit: content.some((octet) => octet > 0x7f) };
+  return { content, named, has8bit: isInternationalized(content) };
 }
 
 /** Where the header ends: at an empty line, or before a line that is no field. */
