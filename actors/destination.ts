@@ -21,7 +21,10 @@ export interface DestinationPolicy {
   /** Messages started per minute and per hour at the most; absent: as many as can be. */
   readonly perMinute?: number;
   readonly perHour?: number;
-  /** Attempts running that could not reach it before it is down; absent: UNREACHABLE_BEFORE_DOWN. */
+  /**
+   * Attempts running that could not reach it before it is down; absent: UNREACHABLE_BEFORE_DOWN.
+   * Infinity: never, and its window stays as it is; only to measure what that costs.
+   */
   readonly unreachableBeforeDown?: number;
 }
 
@@ -157,9 +160,10 @@ export class Destination {
   }
 
   #missed(why: string, now: number): Change | undefined {
+    const { unreachableBeforeDown = UNREACHABLE_BEFORE_DOWN } = this.policy;
+    if (unreachableBeforeDown === Infinity) return undefined;
     this.#unreachable++;
     this.#window = Math.max(1, this.#window / 2);
-    const { unreachableBeforeDown = UNREACHABLE_BEFORE_DOWN } = this.policy;
     if (this.#unreachable < unreachableBeforeDown) return undefined;
     const before = this.#down;
     // Attempts that were under way when it went down are no probes.

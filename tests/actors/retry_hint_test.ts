@@ -59,7 +59,17 @@ describe("a hint of when to come back", () => {
     assert.equal(retryHint("Greylisted\nplease retry in\n7 minutes"), 7 * MINUTE);
   });
   it("is within its bounds, whatever a server says, and soon found", () => {
-    const words = fc.constantFrom("try", "again", "in", "retry", "wait", "5", "minutes", "for", " ");
+    const words = fc.constantFrom(
+      "try",
+      "again",
+      "in",
+      "retry",
+      "wait",
+      "5",
+      "minutes",
+      "for",
+      " ",
+    );
     const text = fc.oneof(fc.string(), fc.array(words, { maxLength: 400 }).map((w) => w.join(" ")));
     fc.assert(fc.property(text, (said) => {
       const hint = retryHint(said);
