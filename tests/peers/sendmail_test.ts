@@ -57,6 +57,7 @@ dkim = [
     await server.start();
     await config("local", server.smtpPort);
     await config("closed", freePort());
+    await config("postfix", postfix.port);
     for (const name of ["sendmail", "mailq"]) await Deno.symlink(SENDMAIL, `${folder}/${name}`);
   });
   after(async () => {
@@ -215,6 +216,11 @@ auth = { username = "www", password_file = "password" }
     assert.match(down.stderr, /cannot be reached.*\n.*saved in .*\/home\/dead\.letter\n$/);
     const letters = await Deno.readTextFile(`${folder}/home/dead.letter`);
     assert.match(letters, /Subject: kept\n\nHi\n\n$/);
+    const nobody = await call([`${folder}/sendmail`, "nobody@example.net"], "\nHi\n", {
+      to: "postfix",
+    });
+    assert.equal(nobody.code, 67);
+    assert.match(nobody.stderr, /nobody@example\.net: 550 5\.1\.1 /);
     assert.equal((await call([`${folder}/sendmail`], "")).code, 64);
     assert.equal((await call([`${folder}/mailq`], "")).code, 69);
     const directory = await call(["sh", "-c", `exec ${folder}/sendmail x@example.net < /`], "");

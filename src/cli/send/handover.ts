@@ -142,7 +142,8 @@ async function addressesOf({ host, ipFamily }: SmarthostTransportConfig): Promis
 
 function notTaken(rcptTo: string, verdict: Verdict): NotTaken {
   const { reply, error } = verdict;
-  const said = reply ? `${reply.code} ${reply.text.replaceAll("\n", " ")}` : undefined;
+  const said = reply &&
+    [reply.code, reply.enhanced, reply.text.replaceAll("\n", " ")].filter(Boolean).join(" ");
   const why = [error, said].filter((part) => part !== undefined).join(": ");
   return { rcptTo, why: why || verdict.result, exit: exitOf(verdict) };
 }
