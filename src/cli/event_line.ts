@@ -28,13 +28,15 @@ export function eventLine(event: StoredEvent): string {
     case "HostTried":
       return hostResult(event.data);
     case "Delivered": {
-      const { host, address, reply, queued } = event.data;
-      return `to ${host} [${address}] after ${duration(queued)}: ${replyText(reply)}`;
+      const { host, address, reply, queued, reportDue } = event.data;
+      return `to ${host} [${address}] after ${duration(queued)}: ${replyText(reply)}` +
+        reportAt(reportDue);
     }
     case "Failed": {
-      const { permanent, result, reason, next } = event.data;
+      const { permanent, result, reason, next, reportDue } = event.data;
       const kind = permanent ? "for good" : "for the time being";
-      return `${kind} (${result}): ${reason}${next === undefined ? "" : `; next ${next}`}`;
+      return `${kind} (${result}): ${reason}${next === undefined ? "" : `; next ${next}`}` +
+        reportAt(reportDue);
     }
     case "DSNSent": {
       const { kind, dsn, notSent } = event.data;
@@ -95,3 +97,6 @@ export function eventLine(event: StoredEvent): string {
     }
   }
 }
+
+const reportAt = (due: string | undefined): string =>
+  due === undefined ? "" : `; report to the sender at ${due}`;
