@@ -2,7 +2,8 @@
 import type { RetryPolicy } from "../../actors/retry.ts";
 import type { Limits } from "../../actors/schedule.ts";
 import { parseDomainPattern } from "../../src/config/domain_pattern.ts";
-import type { RouteConfig, TransportConfig } from "../../src/config/types.ts";
+import type { DestinationConfig, RouteConfig, TransportConfig } from "../../src/config/types.ts";
+import type { Destinations } from "../../src/delivery/destinations.ts";
 import type { DeliverySettings } from "../../src/delivery/transports.ts";
 import type { RoutingConfig } from "../../src/delivery/routes.ts";
 import { DAY, HOUR, MINUTE } from "./clock.ts";
@@ -18,8 +19,10 @@ export interface Configuration {
   readonly relayTls: "none" | "opportunistic" | "required" | "verified" | undefined;
   readonly concurrency: number;
   readonly destinationConcurrency: number;
-  /** Attempts started per minute at one destination. */
+  /** Messages started per minute at one destination. */
   readonly perMinute: number | undefined;
+  /** Limits of single destinations. */
+  readonly destinations: readonly DestinationConfig[];
 }
 
 export const HOSTNAME = "queue.example";
@@ -46,16 +49,36 @@ export function configure(dice: Dice): Configuration {
     concurrency: dice.pick([1, 4, 100]),
     destinationConcurrency: dice.pick([1, 2, 20]),
     perMinute: dice.pick([undefined, undefined, undefined, 30]),
+    destinations: dice.pick(DESTINATIONS),
   };
 }
 
-export function limits(configuration: Configuration): Limits {
-  const { concurrency, destinationConcurrency, perMinute } = configuration;
-  const policy = {
-    concurrency: destinationConcurrency,
-    ...(perMinute === undefined ? {} : { perMinute }),
-  };
-  return { concurrency, policy: () => policy };
+const DESTINATIONS: readonly (readonly DestinationConfig[])[] = [
+  [],
+  [],
+  [
+    {
+      mx: [{ domain: "mx.example", below: true }, { domain: "single.example", below: true }],
+      concurrency: 1,
+      messagesPerConnection: 2,
+      retry: { waits: [2 * MINUTE], maxAttempts: 20, lifetime: 6 * HOUR },
+    },
+    { match: [{ domain: "implicit.example", below: false }], perHour: 60, retry: {} },
+    { transport: "relay", perMinute: 10, retry: { waits: [MINUTE] } },
+  ],
+];
+
+/** The table of destinations, as of a configuration. */
+export function destinationSettings(configuration: Configuration) {
+  const { policy: retry, concurrency, destinationConcurrency, destinations } = configuration;
+  const queue = { retry, concurrency, destinationConcurrency };
+  return { queue, destinations, accountQueues: new Map() };
+}
+
+export function limits(configuration: Configuration, destinations: Destinations): Limits {
+  const { concurrency, perMinute } = configuration;
+  const rate = perMinute === undefined ? {} : { perMinute };
+  return { concurrency, policy: (key) => ({ ...rate, ...destinations.limits(key) }) };
 }
 
 /** As the configuration file would have been read. */

@@ -13,12 +13,19 @@ import type { StorageEngine } from "../../events/engine.ts";
 import { EventLog } from "../../events/log.ts";
 import type { QueueView } from "../../events/projections/queue.ts";
 import { ConfiguredRouter } from "../../src/delivery/router.ts";
+import { Destinations } from "../../src/delivery/destinations.ts";
 import { Transports } from "../../src/delivery/transports.ts";
 import { DsnComposer } from "../../src/dsn/compose.ts";
 import { Sessions } from "../../src/smtp/sessions.ts";
 import { ulids } from "../../src/system.ts";
 import { supervisionTree } from "../../src/tree.ts";
-import { type Configuration, HOSTNAME, limits, settings } from "./configuration.ts";
+import {
+  type Configuration,
+  destinationSettings,
+  HOSTNAME,
+  limits,
+  settings,
+} from "./configuration.ts";
 import { Door } from "./door.ts";
 import { VirtualBodyFiles, VirtualEngine } from "./disk.ts";
 import type { Process } from "./process.ts";
@@ -79,7 +86,9 @@ export async function start(
   let configuration = world.configuration;
   const lines = tracing(world, process);
   const resolver = world.dns.resolver(process);
-  const asked = { resolver, random: dice, bodies, log: lines };
+  const destinations = new Destinations(destinationSettings(configuration));
+  store.subscribe(destinations.learn);
+  const asked = { resolver, random: dice, bodies, log: lines, destinations };
   let router = new ConfiguredRouter(settings(configuration), asked);
   const sessions = new Sessions(process);
   const transports = new Transports({
@@ -89,6 +98,8 @@ export async function start(
     resolver,
     bodies,
     sessions,
+    perConnection: (choice, rcptTo) =>
+      destinations.perConnection(router.destination(choice, rcptTo)),
   }, settings(configuration));
   const delivery = world.mishaps.delivery(sabotage.delivery?.(transports) ?? transports);
   const ids = ulids(process, dice);
@@ -115,9 +126,9 @@ export async function start(
           reporter: world.mishaps.reporter(
             new DsnComposer({ hostname: HOSTNAME, bodies, clock: process, ids }),
           ),
-          policy: () => configuration.policy,
+          policy: destinations.retry,
         },
-        limits(configuration),
+        limits(configuration, destinations),
         failed,
       );
       await supervisor.start();
@@ -147,8 +158,9 @@ export async function start(
     reload: (next) => {
       configuration = next;
       router = new ConfiguredRouter(settings(next), asked);
+      destinations.use(destinationSettings(next));
       transports.reload(settings(next));
-      if (supervisor) supervisor.limits = limits(next);
+      if (supervisor) supervisor.limits = limits(next, destinations);
     },
     stop: async () => {
       stopping = true;
