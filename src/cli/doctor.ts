@@ -66,7 +66,7 @@ const beginFold: BeginFold = (stream) => {
 };
 
 /** Streams of facts that need no fold: src/tls/mta_sts_cache.ts, src/tls/reports/reporter.ts. */
-const NO_MESSAGES = /^(?:(?:mta-sts|tls-report|suppression|webhook) |retention$)/;
+const NO_MESSAGES = /^(?:(?:mta-sts|tls-report|destination|suppression|webhook) |retention$)/;
 
 function findingLines({ kind, where, what, means, repair, remedy, note }: DoctorFinding): string {
   const lines = [`${note ? "note: " : ""}${kind}: ${where}: ${what}`, `    means   ${means}`];

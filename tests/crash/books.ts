@@ -114,6 +114,8 @@ function note(book: Book, type: string | undefined, data: Record<string, unknown
 }
 
 export interface Findings {
+  /** Files in the archive at the end. */
+  readonly archived?: number;
   readonly acknowledged: number;
   /** Different messages that the sink has. */
   readonly received: number;

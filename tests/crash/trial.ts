@@ -19,6 +19,8 @@ export const FAULTS: SinkFaults = {
 
 /** Enough to be always busy, few enough that the queue keeps up. */
 const STEADY: Load = { clients: 8, rate: 150 };
+/** What is finished goes into the archive while the server is treated badly. */
+const KEEP = "1s";
 /** How long the queue may take to drain at the end, milliseconds. */
 const DRAIN = 120_000;
 
@@ -50,7 +52,7 @@ export interface Trial {
 export async function beginTrial(random: () => number, data?: string): Promise<Trial> {
   const sink = startSink({ random, faults: FAULTS });
   const server = await Server.prepare({
-    routing: everythingTo(sink.port),
+    routing: `${everythingTo(sink.port)}\n[retention]\nkeep = "${KEEP}"\n`,
     ...(data === undefined ? {} : { data }),
   });
   const acknowledged = new Set<string>();
@@ -103,7 +105,7 @@ export async function beginTrial(random: () => number, data?: string): Promise<T
         const { code, stdout, stderr } = await server.command(task, ...args);
         if (code !== 0) violations.push(`${task} exited ${code}: ${stdout}${stderr}`);
       }
-      return { ...findings, violations };
+      return { ...findings, archived: await filesIn(`${server.data}/archive`), violations };
     },
     close: async () => {
       for (const stop of [...running]) await stop();
@@ -111,6 +113,15 @@ export async function beginTrial(random: () => number, data?: string): Promise<T
       await sink.close();
     },
   };
+}
+
+async function filesIn(folder: string): Promise<number> {
+  try {
+    return (await Array.fromAsync(Deno.readDir(folder))).length;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return 0;
+    throw error;
+  }
 }
 
 /** Waits until nothing is queued or being tried; what is lost is not waited for. */

@@ -20,7 +20,8 @@ describe("the suppression list over HTTP", () => {
       [entry.address, entry.cause, entry.who, entry.why],
       ["gone@example.net", "manual", "ann (operator)", "asked us"],
     );
-    assert.equal(Date.parse(entry.expires) - Date.parse(entry.since), 86_400_000);
+    const counts = Date.parse(entry.expires) - Date.parse(entry.since);
+    assert.ok(Math.abs(counts - 86_400_000) < 5_000, `it counts for ${counts} ms`);
     const response = await letter(["bob@example.net", "gone@example.net"]);
     const { errors }: SeenProblem = await answered(response, 422);
     assert.equal(errors.length, 1);
