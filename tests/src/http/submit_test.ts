@@ -60,6 +60,32 @@ describe("POST /messages", () => {
       assert.equal(enqueued.data.requireTLS, true);
     });
 
+    it("takes a deadline, and refuses one that is over or no time", async () => {
+      const expires = new Date(Date.now() + 3_600_000);
+      const { messages } = await answered(
+        await http.raw(`${ENVELOPE}&expires=${expires.toISOString()}`, MESSAGE),
+        202,
+      );
+      const json = await answered(
+        await http.post("/messages", {
+          ...LETTER,
+          expires: expires.toISOString().replace("Z", "+00:00"),
+        }),
+        202,
+      );
+      for (const { id } of [...messages, ...json.messages]) {
+        const [enqueued] = await http.opened.store.readStream(id);
+        assert(enqueued?.type === "Enqueued");
+        assert.equal(enqueued.data.expires, expires.toISOString());
+        assert.equal((await http.opened.view.get(id))?.expires, expires.getTime());
+      }
+      const over = await http.raw(`${ENVELOPE}&expires=2026-01-01T00:00:00Z`, MESSAGE);
+      const { errors } = await problem(over, 422);
+      assert.deepEqual(errors, [{ pointer: "/expires", detail: "is over already" }]);
+      const never = await http.raw(`${ENVELOPE}&expires=tomorrow`, MESSAGE);
+      assert.match((await problem(never, 400)).detail, /expires: it takes a time/);
+    });
+
     it("gives a file with LF the line ends of mail", async () => {
       const lf = MESSAGE.replaceAll("\r\n", "\n");
       const { messages } = await answered(await http.raw(ENVELOPE, lf), 202);
