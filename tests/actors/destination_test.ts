@@ -101,3 +101,35 @@ describe("a destination", () => {
     assert.ok(destination.startableAt() <= NOW + 2_000);
   });
 });
+
+describe("several messages in one attempt", () => {
+  it("count as one attempt, and as many messages for its rate", () => {
+    const destination = new Destination({ concurrency: 20, perMinute: 6 });
+    assert.equal(destination.together, 6);
+    destination.started(NOW);
+    destination.joined(5);
+    assert.equal(destination.running, 1);
+    assert.equal(destination.startableAt(), NOW + 60_000);
+  });
+
+  it("are none where it is probed", () => {
+    assert.equal(new Destination({ concurrency: 20 }).together, Infinity);
+    assert.equal(dead().together, 1);
+  });
+});
+
+describe("an outage", () => {
+  it("is told while it lasts, and after", () => {
+    const destination = dead();
+    assert.deepEqual(destination.outage, { since: NOW, until: Infinity, why: "refused" });
+    attempt(destination, "delivered", "", NOW + 5_000);
+    assert.deepEqual(destination.outage, { since: NOW, until: NOW + 5_000, why: "refused" });
+    assert.equal(new Destination({ concurrency: 1 }).outage, undefined);
+  });
+
+  it("is never seen where that is switched off, to measure what it costs", () => {
+    const destination = new Destination({ concurrency: 20, unreachableBeforeDown: Infinity });
+    for (let n = 0; n < 100; n++) attempt(destination, "unreachable", "refused", NOW);
+    assert.deepEqual([destination.down, destination.window], [undefined, FIRST_WINDOW]);
+  });
+});

@@ -196,4 +196,25 @@ describe("the schedule", () => {
       assert.equal(schedule.waiting, 0);
     }));
   });
+
+  it("gives an attempt those of its owner and destination that go along, up to a number", () => {
+    const schedule = new Schedule(limits);
+    for (let n = 0; n < 8; n++) schedule.offer(item("a", n), NOW);
+    schedule.offer(item("a", 0, { owner: "other" }), NOW);
+    schedule.offer(item("b", 0), NOW);
+    const first = schedule.next(NOW)!;
+    const even = schedule.takeAlong(first, ({ due }) => due % 2 === 0, 3, NOW);
+    assert.deepEqual(even.map(({ due }) => due), [2, 4], "three with the first");
+    assert.deepEqual([schedule.running, schedule.waiting], [1, 7]);
+    assert.ok(schedule.has(even[0]!.stream), "not to be offered again while it runs");
+    schedule.ended(first, "delivered", "", NOW, even);
+    assert.ok(!schedule.has(even[0]!.stream));
+    assert.equal(schedule.running, 0);
+    const rest: number[] = [];
+    for (let next; (next = schedule.next(NOW));) {
+      if (next.destination === "a" && next.owner === "shop") rest.push(next.due);
+      end(schedule, next);
+    }
+    assert.deepEqual(rest, [1, 3, 5, 6, 7], "in their order");
+  });
 });
