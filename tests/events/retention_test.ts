@@ -241,6 +241,16 @@ describe("retention", () => {
     assert.deepEqual(await given.store.readStream(B), []);
   });
 
+  it("keeps a message whose report is still to be made", async () => {
+    await messages();
+    const db = new DatabaseSync(databasePath(given.dataDir));
+    db.exec(`UPDATE queue SET report_due = 1 WHERE stream = '${A}'`);
+    db.close();
+    await later();
+    assert.equal((await run()).streams, 2);
+    assert.equal((await given.store.readStream(A)).length, 3);
+  });
+
   it("is the only way by which events leave", async () => {
     await messages();
     const db = new DatabaseSync(databasePath(given.dataDir));
