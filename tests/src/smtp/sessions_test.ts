@@ -118,6 +118,17 @@ describe("kept sessions", () => {
     assert.equal(sessions.take("one"), c);
   });
 
+  it("are worn out by as many messages as a destination takes over one", async () => {
+    const sessions = pool({ messages: 10 });
+    const session = await open();
+    await session.send(transaction(), never);
+    sessions.give("a", session, 2);
+    assert.equal(sessions.take("a"), session, "one message more");
+    await session.send(transaction(), never);
+    sessions.give("a", session, 2);
+    assert.equal(sessions.take("a"), undefined);
+  });
+
   it("are worn out by messages, refusals and age", async () => {
     const sessions = pool({ messages: 2, refusals: 1, age: 5000 });
     const session = await open();
