@@ -41,6 +41,10 @@ export class DueReports {
   readonly #failed: (cause: unknown) => void;
   /** Streams that are passed over, each until a monotonic time. */
   readonly #passed = new Map<string, number>();
+  /** Streams of the page before whose report was sent: they must not come again. */
+  #sent = new Set<string>();
+  /** Versions that the streams of the last page had when their reports were made. */
+  #made = new Map<string, number>();
   #open = false;
   #reading = false;
   #again = false;
@@ -108,10 +112,18 @@ export class DueReports {
     const all = await view.reports(PAGE + this.#passed.size);
     const now = clock.now();
     const rows = all.filter(({ stream }) => !this.#passed.has(stream));
+    const again = this.#sent;
+    this.#sent = new Set();
     const due = rows.filter((row) => row.report_due! <= now);
-    for (const submission of new Set(due.map((row) => row.submission))) {
+    for (const { stream } of due) {
+      if (again.has(stream)) this.#passOver(stream, new Error("it was sent, and is due again"));
+    }
+    const before = this.#made;
+    this.#made = new Map();
+    const fresh = due.filter(({ stream }) => !again.has(stream));
+    for (const submission of new Set(fresh.map((row) => row.submission))) {
       if (!this.#open) return false;
-      await this.#sendOf(submission);
+      await this.#sendOf(submission, before);
     }
     const next = rows[due.length]?.report_due;
     if (next) this.#wake(next);
@@ -124,14 +136,17 @@ export class DueReports {
     for (const [stream, until] of this.#passed) if (until <= now) this.#passed.delete(stream);
   }
 
-  async #sendOf(submission: string): Promise<void> {
+  async #sendOf(submission: string, before: ReadonlyMap<string, number>): Promise<void> {
     const { view } = this.#ports;
     const rows = await view.reportsOf(submission, MAX_RECIPIENTS + this.#passed.size);
     const group: Due[] = [];
     for (const { stream } of rows.slice(0, MAX_RECIPIENTS)) {
       if (this.#passed.has(stream)) continue;
       const due = await this.#load(stream);
-      if (due) group.push(due);
+      // Never twice for the same fact, whatever is wrong: a sender's mailbox would be flooded.
+      if (due && before.get(stream) === due.version) {
+        this.#passOver(stream, new Error("its report was made, and the log does not say so"));
+      } else if (due) group.push(due);
     }
     if (await this.#send(group) || group.length < 2) return;
     // One of them may be what it failed for: the others are not to wait with it.
@@ -180,10 +195,12 @@ export class DueReports {
       });
       try {
         await store.append([...notes, dsn], [composed.body]);
+        for (const { stream, version } of group) this.#made.set(stream, version);
       } catch (cause) {
         await composed.discard();
         throw cause;
       }
+      for (const { stream } of group) this.#sent.add(stream);
       return true;
     } catch (cause) {
       if (cause instanceof StoreUnavailable) throw cause;
