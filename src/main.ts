@@ -18,7 +18,6 @@ import { quarantine } from "../actors/message_actor.ts";
 import type { Branch, Part } from "../actors/supervision.ts";
 import type { Limits } from "../actors/schedule.ts";
 import { Supervisor } from "../actors/supervisor.ts";
-import type { WebhookState } from "../actors/webhooks.ts";
 import type { StoredEvent } from "../events/catalogue.ts";
 import { type OpenStore, openStore } from "../events/open.ts";
 import { idempotencyId, idempotencyProjection } from "../events/projections/idempotency.ts";
@@ -36,7 +35,7 @@ import { DsnComposer } from "./dsn/compose.ts";
 import { Errands } from "./errands.ts";
 import { AddressFile } from "./http/address_file.ts";
 import { openToken } from "./http/api_token.ts";
-import { mostTelling } from "./http/destinations.ts";
+import { destinationGauges } from "./http/destinations.ts";
 import { Metrics } from "./http/metrics.ts";
 import { HttpServer, type Readiness } from "./http/server.ts";
 import { type Authenticate, authenticator } from "./http/tokens.ts";
@@ -51,14 +50,6 @@ import { doorsBranch, supervisionTree } from "./tree.ts";
 
 /** Milliseconds that running attempts and sessions have to end when the queue stops. */
 export const STOP_GRACE = 30_000;
-
-/** Destinations with metrics of their own: those that are down, then the busiest. */
-const DESTINATIONS_IN_METRICS = 20;
-const DESTINATION_GAUGES = {
-  running: "Attempts running at the destinations that are down, and the busiest.",
-  waiting: "Messages in line for the destinations that are down, and the busiest.",
-  window: "Attempts that may run at once at the destinations that are down, and the busiest.",
-} as const;
 
 export interface World {
   readonly clock: Clock;
@@ -494,41 +485,7 @@ export class Queue {
       "Delivery attempts running now.",
       () => this.#supervisor?.running ?? 0,
     );
-    const ofWebhooks = (pick: (state: WebhookState) => number) => () =>
-      Object.fromEntries(this.#errands.webhooks.list().map((one) => [one.name, pick(one)]));
-    this.#metrics.totals(
-      "postledger_webhook_told_total",
-      "Events that webhook endpoints took.",
-      "endpoint",
-      ofWebhooks(({ told }) => told),
-    );
-    this.#metrics.gauge(
-      "postledger_webhooks_parked",
-      "Webhook endpoints that nothing is sent to until they are resumed.",
-      () => this.#errands.webhooks.list().filter(({ parked }) => parked !== null).length,
-    );
-    this.#metrics.gauge(
-      "postledger_webhooks_failing",
-      "Webhook endpoints in use that did not take what was sent last.",
-      () => this.#errands.webhooks.list().filter(({ failures }) => failures > 0).length,
-    );
-    const view = () => this.#supervisor?.destinations() ?? [];
-    this.#metrics.gauge("postledger_destinations", "Destinations known.", () => view().length);
-    this.#metrics.gauge(
-      "postledger_destinations_down",
-      "Destinations that are down.",
-      () => view().filter(({ down }) => down).length,
-    );
-    for (const what of ["running", "waiting", "window"] as const) {
-      this.#metrics.gauges(
-        `postledger_destination_${what}`,
-        DESTINATION_GAUGES[what],
-        "destination",
-        () =>
-          mostTelling(view()).slice(0, DESTINATIONS_IN_METRICS)
-            .map((state) => [state.key, state[what]]),
-      );
-    }
+    this.#errands.observe(this.#metrics);
     this.#metrics.gauge(
       "postledger_sessions_idle",
       "SMTP sessions to other servers kept for reuse.",

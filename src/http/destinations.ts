@@ -1,7 +1,11 @@
-/** GET /destinations: the next hops of the queue, how much runs at each, and which are down. */
+/**
+ * GET /destinations and their metrics: the next hops of the queue, how much runs at each, and which
+ * are down.
+ */
 import { z } from "zod";
 import type { DestinationState } from "../../actors/supervisor.ts";
 import { Timestamp } from "../../events/catalogue.ts";
+import type { Metrics } from "./metrics.ts";
 import { type Operation, valueOf, wholeNumber } from "./operation.ts";
 import { badParameter, forbidden } from "./problem.ts";
 
@@ -72,8 +76,34 @@ export function destinationList(all: readonly DestinationState[], limit: number)
 }
 
 /** Those that are down first, then those with most in line. */
-export const mostTelling = (all: readonly DestinationState[]): DestinationState[] =>
+const mostTelling = (all: readonly DestinationState[]): DestinationState[] =>
   all.toSorted((a, b) =>
     Number(b.down !== undefined) - Number(a.down !== undefined) || b.waiting - a.waiting ||
     b.running - a.running || (a.key < b.key ? -1 : 1)
   );
+
+/** Destinations with metrics of their own: labels are bounded, whatever the queue holds. */
+const IN_METRICS = 20;
+
+const GAUGES = {
+  running: "Attempts running, at the destinations that are down and the busiest.",
+  waiting: "Messages in line, for the destinations that are down and the busiest.",
+  window: "Attempts that may run at once, at the destinations that are down and the busiest.",
+} as const;
+
+export function destinationGauges(
+  metrics: Pick<Metrics, "gauge" | "gauges">,
+  all: () => DestinationState[],
+): void {
+  metrics.gauge("postledger_destinations", "Destinations known.", () => all().length);
+  metrics.gauge(
+    "postledger_destinations_down",
+    "Destinations that are down.",
+    () => all().filter(({ down }) => down).length,
+  );
+  for (const what of ["running", "waiting", "window"] as const) {
+    const values = () =>
+      mostTelling(all()).slice(0, IN_METRICS).map((state) => [state.key, state[what]] as const);
+    metrics.gauges(`postledger_destination_${what}`, GAUGES[what], "destination", values);
+  }
+}
