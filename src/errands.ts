@@ -5,13 +5,14 @@
 import type { Clock, Log, Random } from "../actors/ports.ts";
 import type { Part } from "../actors/supervision.ts";
 import { Suppressions } from "../actors/suppression.ts";
-import { Webhooks } from "../actors/webhooks.ts";
+import { Webhooks, type WebhookState } from "../actors/webhooks.ts";
 import type { OpenStore } from "../events/open.ts";
 import { suppressionId, suppressionProjection } from "../events/projections/suppression.ts";
 import { webhooksProjection } from "../events/projections/webhooks.ts";
 import type { Retention } from "../events/retention.ts";
 import { Chore } from "./chore.ts";
 import type { Config } from "./config/types.ts";
+import type { Metrics } from "./http/metrics.ts";
 import { endpointOf, WebhookPoster } from "./webhooks.ts";
 
 export interface ErrandPorts {
@@ -65,6 +66,29 @@ export class Errands {
     this.#config = config;
     this.#poster.use(config.webhooks);
     await this.webhooks.use(config.webhooks.map(endpointOf));
+  }
+
+  /** Adds what operators watch. */
+  observe(metrics: Pick<Metrics, "gauge" | "totals">): void {
+    const ofWebhooks = (pick: (state: WebhookState) => number) => () =>
+      Object.fromEntries(this.webhooks.list().map((one) => [one.name, pick(one)]));
+    metrics.totals(
+      "postledger_webhook_told_total",
+      "Events that webhook endpoints took.",
+      "endpoint",
+      ofWebhooks(({ told }) => told),
+    );
+    metrics.gauge(
+      "postledger_webhooks_parked",
+      "Webhook endpoints that nothing is sent to until they are resumed.",
+      () => this.webhooks.list().filter(({ parked }) => parked !== null).length,
+    );
+    metrics.gauge(
+      "postledger_webhooks_failing",
+      "Webhook endpoints in use that did not take what was sent last.",
+      () => this.webhooks.list().filter(({ failures }) => failures > 0).length,
+    );
+    destinationGauges(metrics, () => this.#supervisor?.destinations() ?? []);
   }
 
   parts(): Part[] {
