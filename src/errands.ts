@@ -88,7 +88,6 @@ export class Errands {
       "Webhook endpoints in use that did not take what was sent last.",
       () => this.webhooks.list().filter(({ failures }) => failures > 0).length,
     );
-    destinationGauges(metrics, () => this.#supervisor?.destinations() ?? []);
   }
 
   parts(): Part[] {

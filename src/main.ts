@@ -486,6 +486,7 @@ export class Queue {
       () => this.#supervisor?.running ?? 0,
     );
     this.#errands.observe(this.#metrics);
+    destinationGauges(this.#metrics, () => this.#supervisor?.destinations() ?? []);
     this.#metrics.gauge(
       "postledger_sessions_idle",
       "SMTP sessions to other servers kept for reuse.",
