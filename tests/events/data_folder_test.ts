@@ -108,7 +108,10 @@ describe("the data folder", () => {
     const { size } = await Deno.stat(database());
     await Deno.truncate(database(), size >> 1);
     const before = await Deno.readFile(database());
-    await assert.rejects(opening(), refused(/postledger\.db: is cut short: \d+ of its \d+ pages are missing/));
+    await assert.rejects(
+      opening(),
+      refused(/postledger\.db: is cut short: \d+ of its \d+ pages are missing/),
+    );
     assert.deepEqual(await Deno.readFile(database()), before);
   });
 
