@@ -43,8 +43,6 @@ export class DueReports {
   readonly #passed = new Map<string, number>();
   /** Streams of the page before whose report was sent: they must not come again. */
   #sent = new Set<string>();
-  /** Versions that the streams of the last page had when their reports were made. */
-  #made = new Map<string, number>();
   #open = false;
   #reading = false;
   #again = false;
@@ -118,12 +116,10 @@ export class DueReports {
     for (const { stream } of due) {
       if (again.has(stream)) this.#passOver(stream, new Error("it was sent, and is due again"));
     }
-    const before = this.#made;
-    this.#made = new Map();
     const fresh = due.filter(({ stream }) => !again.has(stream));
     for (const submission of new Set(fresh.map((row) => row.submission))) {
       if (!this.#open) return false;
-      await this.#sendOf(submission, before);
+      await this.#sendOf(submission);
     }
     const next = rows[due.length]?.report_due;
     if (next) this.#wake(next);
@@ -136,17 +132,14 @@ export class DueReports {
     for (const [stream, until] of this.#passed) if (until <= now) this.#passed.delete(stream);
   }
 
-  async #sendOf(submission: string, before: ReadonlyMap<string, number>): Promise<void> {
+  async #sendOf(submission: string): Promise<void> {
     const { view } = this.#ports;
     const rows = await view.reportsOf(submission, MAX_RECIPIENTS + this.#passed.size);
     const group: Due[] = [];
     for (const { stream } of rows.slice(0, MAX_RECIPIENTS)) {
       if (this.#passed.has(stream)) continue;
       const due = await this.#load(stream);
-      // Never twice for the same fact, whatever is wrong: a sender's mailbox would be flooded.
-      if (due && before.get(stream) === due.version) {
-        this.#passOver(stream, new Error("its report was made, and the log does not say so"));
-      } else if (due) group.push(due);
+      if (due) group.push(due);
     }
     if (await this.#send(group) || group.length < 2) return;
     // One of them may be what it failed for: the others are not to wait with it.
@@ -195,7 +188,6 @@ export class DueReports {
       });
       try {
         await store.append([...notes, dsn], [composed.body]);
-        for (const { stream, version } of group) this.#made.set(stream, version);
       } catch (cause) {
         await composed.discard();
         throw cause;
