@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import type { DestinationState } from "../../actors/supervisor.ts";
-import { Timestamp } from "../../events/catalogue.ts";
+import { Timestamp } from "../../events/schemas/scalars.ts";
 import type { Metrics } from "./metrics.ts";
 import { type Operation, valueOf, wholeNumber } from "./operation.ts";
 import { badParameter, forbidden } from "./problem.ts";

@@ -5,7 +5,8 @@
  * kept; depth and memory are asked for only when somebody scrapes.
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import { Result, type StoredEvent, type StoredEventOf } from "../../events/catalogue.ts";
+import type { StoredEvent, StoredEventOf } from "../../events/catalogue.ts";
+import { Result } from "../../events/schemas/message.ts";
 import type { QueueView } from "../../events/projections/queue.ts";
 import type { EventStore } from "../../events/store.ts";
 

@@ -3,16 +3,16 @@
  * comes from the catalogue.
  */
 import { z } from "zod";
+import { HoldFilter } from "../../events/schemas/installation.ts";
 import {
   Delivered,
   DestinationsResolved,
   Enqueued,
   Failed,
-  HoldFilter,
   HostTried,
-  Timestamp,
   TransportChosen,
-} from "../../events/catalogue.ts";
+} from "../../events/schemas/message.ts";
+import { Timestamp } from "../../events/schemas/scalars.ts";
 import { QUEUE_STATES } from "../../events/projections/queue.ts";
 
 const Count = z.int().min(0);

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { CommandRefused } from "../../actors/message.ts";
 import type { Suppressions } from "../../actors/suppression.ts";
-import { Timestamp } from "../../events/catalogue.ts";
+import { Timestamp } from "../../events/schemas/scalars.ts";
 import type { SuppressionRow } from "../../events/projections/suppression.ts";
 import { parseDuration } from "../config/scalars.ts";
 import { BadAddress, parseMailbox } from "../smtp/address.ts";

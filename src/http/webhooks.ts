@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { CommandRefused } from "../../actors/message.ts";
 import type { Webhooks } from "../../actors/webhooks.ts";
-import { Timestamp } from "../../events/catalogue.ts";
+import { Timestamp } from "../../events/schemas/scalars.ts";
 import { ACT_PROBLEMS, JSON_TYPE, OPERATOR_HEADER, readContent, Reason, whoActs } from "./acts.ts";
 import type { HeldContent } from "./body.ts";
 import type { Operation, Principal } from "./operation.ts";

@@ -2,7 +2,7 @@ import { describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { classify } from "../../actors/classification/classify.ts";
-import { FAILURE_CLASSES } from "../../events/catalogue.ts";
+import { FAILURE_CLASSES } from "../../events/schemas/message.ts";
 
 const replies = new URL("../../fixtures/replies/replies.tsv", import.meta.url);
 const permanent = (code: number) => code >= 500 ? "permerror" as const : "temperror" as const;
