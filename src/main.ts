@@ -26,7 +26,7 @@ import { Allowance } from "./accounts/allowance.ts";
 import { AccountDirectory } from "./accounts/directory.ts";
 import { AccountGate } from "./accounts/gate.ts";
 import { openLoginSecret } from "./accounts/secret.ts";
-import type { Config, HttpListenerConfig, SmtpListenerConfig } from "./config/types.ts";
+import type { Config, HttpListenerConfig } from "./config/types.ts";
 import { Destinations } from "./delivery/destinations.ts";
 import { SocketDialer } from "./delivery/dialer.ts";
 import { DkimSigner } from "./dkim/signer.ts";
@@ -37,32 +37,19 @@ import { AddressFile } from "./http/address_file.ts";
 import { openToken } from "./http/api_token.ts";
 import { destinationGauges } from "./http/destinations.ts";
 import { Metrics } from "./http/metrics.ts";
-import { HttpServer, type Readiness } from "./http/server.ts";
+import type { HttpPorts, Readiness } from "./http/server.ts";
 import { type Authenticate, authenticator } from "./http/tokens.ts";
 import { CurrentResolver, CurrentRouter } from "./in_force.ts";
-import { SmtpServer } from "./smtp/server.ts";
-import { CertificateFiles } from "./smtp/server/certificate.ts";
-import type { SmtpStats } from "./smtp/server/stats.ts";
 import { Sessions } from "./smtp/sessions.ts";
 import { ulids } from "./system.ts";
 import { TlsDuties } from "./tls/duties.ts";
-import { doorsBranch, supervisionTree } from "./tree.ts";
-
-/** Milliseconds that running attempts and sessions have to end when the queue stops. */
-export const STOP_GRACE = 30_000;
+import { type Bound, Doors, STOP_GRACE } from "./doors.ts";
+import { supervisionTree } from "./tree.ts";
 
 export interface World {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
-}
-
-/** Where a listener listens, as it is. */
-export interface Bound {
-  readonly name: string;
-  readonly protocol: string;
-  readonly address: string;
-  readonly port: number;
 }
 
 export class Queue {
@@ -76,7 +63,6 @@ export class Queue {
   readonly #tls: TlsDuties;
   readonly #metrics: Metrics;
   readonly #authenticate: Authenticate;
-  readonly #addressFile: AddressFile;
   readonly #admission: Admission;
   readonly #ids: Ids;
   readonly #accounts: AccountDirectory;
@@ -85,8 +71,6 @@ export class Queue {
   readonly #errands: Errands;
   readonly #reporter: DsnComposer;
   readonly #signer: DkimSigner;
-  readonly #bound = new Map<string, Bound>();
-  readonly #smtp = new Map<string, SmtpServer>();
   #config: Config;
   #supervisor: Supervisor | undefined;
   readonly #doors: Doors;
@@ -130,7 +114,6 @@ export class Queue {
       dataDir,
       (why) => log.error("API tokens cannot be used", { why }),
     );
-    this.#addressFile = new AddressFile(dataDir, log);
     this.#admission = new Admission(store);
     this.#accounts = new AccountDirectory(config.dataDir, config.accounts, { clock, log });
     this.#gate = new AccountGate({
@@ -186,7 +169,17 @@ export class Queue {
     metrics.observe({ store, queue: view });
     this.#gauges();
     const queue = this.#queuePart(ids);
-    this.#doors = new Doors(() => doorsBranch(this.#listeners(), { clock, log }));
+    this.#doors = new Doors(() => this.#config, {
+      submitter: this.#submitter,
+      bodies,
+      clock,
+      log,
+      signer: this.#signer,
+      gate: this.#gate,
+      accounts: this.#accounts,
+      addressFile: new AddressFile(dataDir, log),
+      http: (listener) => this.#http(listener),
+    });
     this.#tree = supervisionTree(queue, this.#doors, { clock, log }, [
       ...duties.chores(),
       ...this.#errands.parts(),
@@ -195,7 +188,7 @@ export class Queue {
 
   /** Where the listeners listen. */
   get addresses(): Bound[] {
-    return [...this.#bound.values()];
+    return this.#doors.addresses;
   }
 
   /** Calls `listener` with every batch of events that has become durable. */
@@ -335,107 +328,33 @@ export class Queue {
     return { concurrency, policy: this.#destinations.limits };
   }
 
-  #listeners(): Part[] {
-    return this.#config.listeners.map((listener) =>
-      listener.protocol === "http" ? this.#httpDoor(listener) : this.#smtpDoor(listener)
-    );
-  }
-
-  #smtpDoor(config: SmtpListenerConfig): Part {
-    const { clock, log } = this.#world;
-    const { bodies } = this.#opened;
-    const name = `smtp ${config.name}`;
-    return {
-      name,
-      start: async () => {
-        const { limits, certificate, auth } = config;
-        const gate = auth === "required" ? this.#gate : undefined;
-        if (gate && this.#accounts.size === 0) {
-          log.warn("mail takes a login here, and there is no account; add one", {
-            listener: config.name,
-            command: "deno task account add NAME --address ADDRESS",
-          });
-        }
-        const ports = {
-          submitter: this.#submitter,
-          bodies,
-          clock,
-          log,
-          signer: this.#signer,
-          ...(gate && { gate }),
-        };
-        const server = new SmtpServer(ports, {
-          name: config.name,
-          hostname: this.#config.hostname,
-          address: config.listen.address,
-          port: config.listen.port,
-          protocol: config.protocol,
-          ...(certificate ? { tls: new CertificateFiles(certificate, { clock, log }) } : {}),
-          limits: {
-            messageSize: limits.maxSize,
-            recipients: limits.maxRecipients,
-            connections: limits.maxConnections,
-            connectionsPerAddress: limits.maxConnectionsPerAddress,
-            unproductive: limits.maxIdleCommands,
-            idle: limits.idleTimeout,
-            hold: limits.maxHold,
-          },
-        });
-        const at = await server.listen();
-        this.#smtp.set(name, server);
-        this.#bound.set(name, { name: config.name, protocol: config.protocol, ...at });
-      },
-      stop: async () => {
-        const server = this.#smtp.get(name);
-        this.#smtp.delete(name);
-        this.#bound.delete(name);
-        await server?.close(STOP_GRACE);
-      },
-    };
-  }
-
-  #httpDoor(config: HttpListenerConfig): Part {
+  /** What an HTTP listener answers from. */
+  #http(config: HttpListenerConfig): HttpPorts {
     const { clock, log } = this.#world;
     const { store, view, bodies, row } = this.#opened;
-    const name = `http ${config.name}`;
-    let server: HttpServer | undefined;
     return {
-      name,
-      start: () => {
-        server = new HttpServer(config.listen, {
-          queue: view,
-          store,
-          now: () => clock.now(),
-          readiness: () => this.#readiness(),
-          metrics: () => this.#metrics.text(),
-          authenticate: this.#authenticate,
-          submitter: this.#submitter,
-          bodies,
-          signer: this.#signer,
-          clock,
-          hostname: this.#config.hostname,
-          listener: config.name,
-          accounts: { get: (account) => this.#accounts.get(account), gate: this.#gate },
-          idempotent: (account, key) => row(idempotencyProjection, idempotencyId(account, key)),
-          act: (stream, command) => this.act(stream, command),
-          transports: () => [...this.#config.transports.keys()],
-          destinations: () => this.#supervisor?.destinations() ?? [],
-          admission: this.#admission,
-          suppressions: this.#errands.suppressions,
-          webhooks: this.#errands.webhooks,
-          newId: () => this.#ids.next(),
-          log,
-        });
-        const at = server.listen();
-        this.#bound.set(name, { name: config.name, protocol: config.protocol, ...at });
-        this.#addressFile.listening(name, at);
-        return Promise.resolve();
-      },
-      stop: async () => {
-        this.#bound.delete(name);
-        this.#addressFile.closed(name);
-        await server?.close();
-      },
+      queue: view,
+      store,
+      now: () => clock.now(),
+      readiness: () => this.#readiness(),
+      metrics: () => this.#metrics.text(),
+      authenticate: this.#authenticate,
+      submitter: this.#submitter,
+      bodies,
+      signer: this.#signer,
+      clock,
+      hostname: this.#config.hostname,
+      listener: config.name,
+      accounts: { get: (account) => this.#accounts.get(account), gate: this.#gate },
+      idempotent: (account, key) => row(idempotencyProjection, idempotencyId(account, key)),
+      act: (stream, command) => this.act(stream, command),
+      transports: () => [...this.#config.transports.keys()],
+      destinations: () => this.#supervisor?.destinations() ?? [],
+      admission: this.#admission,
+      suppressions: this.#errands.suppressions,
+      webhooks: this.#errands.webhooks,
+      newId: () => this.#ids.next(),
+      log,
     };
   }
 
@@ -449,12 +368,10 @@ export class Queue {
   }
 
   #gauges(): void {
-    const sum = (pick: (stats: SmtpStats) => number) => () =>
-      [...this.#smtp.values()].reduce((total, server) => total + pick(server.stats()), 0);
     this.#metrics.gauge(
       "postledger_smtp_connections",
       "SMTP clients connected now.",
-      sum((stats) => stats.connections),
+      () => this.#doors.connections,
     );
     this.#metrics.totalsBy(
       "postledger_logins_total",
@@ -497,29 +414,4 @@ export class Queue {
 
 function unlessUnavailable(cause: unknown): void {
   if (!(cause instanceof StoreUnavailable)) throw cause;
-}
-
-/** The listeners of the configuration in force, as one part of the tree. */
-class Doors implements Part {
-  readonly name = "doors";
-  #branch: Branch | undefined;
-  #failed: (cause: unknown) => void = () => {};
-
-  constructor(private readonly make: () => Branch) {}
-
-  async start(failed: (cause: unknown) => void): Promise<void> {
-    this.#failed = failed;
-    this.#branch = this.make();
-    await this.#branch.start(failed);
-  }
-
-  async stop(): Promise<void> {
-    await this.#branch?.stop();
-    this.#branch = undefined;
-  }
-
-  async reopen(): Promise<void> {
-    await this.stop();
-    await this.start(this.#failed);
-  }
 }
