@@ -192,7 +192,7 @@ function because(
 ): string {
   switch (because.kind) {
     case "route":
-      return `route ${because.index + 1} of ${because.owner ?? because.scope}`;
+      return `routes[${because.index}] of ${because.owner ?? because.scope}`;
     case "override":
       return `assigned by ${because.who}`;
     case "default":

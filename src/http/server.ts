@@ -3,7 +3,8 @@
  *
  *   /healthz      the process answers
  *   /readyz       it takes mail: the store writes, the intake is open, it is not shutting down
- *   /metrics      Prometheus text, without a token: it names no address and no message
+ *   /metrics      Prometheus text, without a token: it names no address and no message, and of
+ *                 destinations the busiest few
  *   /api/v1/      guarded by tokens (api.ts)
  */
 import { Hono } from "hono";
