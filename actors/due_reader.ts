@@ -7,12 +7,11 @@
  */
 import { before, type Place } from "./line.ts";
 import type { Clock, QueueRow, QueueView } from "./ports.ts";
+import { Rounds } from "./rounds.ts";
 import type { Refill } from "./schedule.ts";
 
 /** Rows read at once. */
 const PAGE = 500;
-/** The wall clock may jump, so the queue is looked at no later than this, milliseconds. */
-const LONGEST_SLEEP = 30_000;
 
 /** Sorts after every stream id. */
 const LAST_STREAM = "\u{10ffff}";
@@ -36,82 +35,46 @@ export const lineOf = ({ destination, owner }: { destination: string; owner: str
 export class DueReader {
   readonly #ports: { readonly clock: Clock; readonly view: QueueView };
   readonly #into: Reading;
-  #open = false;
+  readonly #rounds: Rounds;
   /** Everything before this place was offered, or was turned away and is remembered. */
   #cursor: Place = START;
   /** Lines that have to be read on. */
   #refills: Refill[] = [];
-  #reading = false;
-  /** Something was asked for since the reading began. */
-  #again = false;
   /** Reading stopped because there was no room. */
   #paused = false;
-  #wakeAt = Infinity;
-  #cancelWake = () => {};
 
   constructor(ports: { readonly clock: Clock; readonly view: QueueView }, into: Reading) {
     this.#ports = ports;
     this.#into = into;
+    this.#rounds = new Rounds(ports.clock, () => this.#readAll(), into.failed);
   }
 
   /** Reads from the beginning, and from then on whatever becomes due. */
   open(): void {
-    this.#open = true;
     this.#cursor = START;
     this.#refills = [];
-    void this.#read();
+    this.#rounds.open();
   }
 
   close(): void {
-    this.#open = false;
-    this.#cancelWake();
-    this.#wakeAt = Infinity;
+    this.#rounds.close();
   }
 
   /** A message is due at a place in the order that reading may have passed already. */
   expect(place: Place): void {
     if (!before(this.#cursor, place)) this.#cursor = { due: place.due, stream: "" };
-    this.#wake(place.due);
+    this.#rounds.wake(place.due);
   }
 
   /** A line is half empty, and has to be read on. */
   refill(refill: Refill): void {
     this.#refills.push(refill);
-    void this.#read();
+    this.#rounds.ask();
   }
 
   /** There is room again, if there was none. */
   roomAgain(): void {
-    if (this.#paused) void this.#read();
-  }
-
-  #wake(at: number): void {
-    if (at >= this.#wakeAt || !this.#open) return;
-    this.#cancelWake();
-    this.#wakeAt = at;
-    const { clock } = this.#ports;
-    const wait = Math.min(Math.max(at - clock.now(), 0), LONGEST_SLEEP);
-    this.#cancelWake = clock.timer(wait, () => {
-      this.#wakeAt = Infinity;
-      void this.#read();
-    });
-  }
-
-  /** One reading at a time. Never rejects. */
-  async #read(): Promise<void> {
-    this.#again = true;
-    if (this.#reading) return;
-    this.#reading = true;
-    try {
-      while (this.#open && this.#again) {
-        this.#again = false;
-        await this.#readAll();
-      }
-    } catch (cause) {
-      this.#into.failed(cause);
-    } finally {
-      this.#reading = false;
-    }
+    if (this.#paused) this.#rounds.ask();
   }
 
   async #readAll(): Promise<void> {
@@ -120,13 +83,13 @@ export class DueReader {
     let now = clock.now();
     for (let more = true; more || this.#refills.length > 0;) {
       this.#paused = this.#into.full();
-      if (this.#paused || !this.#open) return;
+      if (this.#paused || !this.#rounds.isOpen) return;
       const refill = this.#refills.pop();
       if (refill) await this.#readLine(refill);
       else more = await this.#readOn(now = clock.now());
     }
     const due = await view.nextDue(now);
-    if (due !== undefined) this.#wake(due);
+    if (due !== undefined) this.#rounds.wake(due);
   }
 
   /** Reads a page from the cursor on; false when there is no more that is due. */
@@ -147,7 +110,7 @@ export class DueReader {
       const { rows, turnedAway } = await this.#offerPage(after, this.#ports.clock.now());
       if (rows.length < PAGE || turnedAway.has(lineOf(refill))) return;
       after = rows.at(-1)!;
-      if (!this.#open) return;
+      if (!this.#rounds.isOpen) return;
       if (this.#into.full()) {
         this.#refills.push({ ...refill, from: after });
         return;

@@ -11,6 +11,7 @@ import { describe } from "./fault.ts";
 import { fold, type Message } from "./message.ts";
 import type { Clock, EventStore, Ids, Log, QueueView, RecipientReport, Reporter } from "./ports.ts";
 import { concludedReport, reportStream } from "./reports.ts";
+import { LONGEST_SLEEP, Rounds } from "./rounds.ts";
 
 export interface DueReportsPorts {
   readonly clock: Clock;
@@ -25,8 +26,6 @@ export interface DueReportsPorts {
 const PAGE = 100;
 /** Recipients of one report; it shows each with what the server said. */
 export const MAX_RECIPIENTS = 100;
-/** The wall clock may jump, so the queue is looked at no later than this, milliseconds. */
-const LONGEST_SLEEP = 30_000;
 /** What ended in a fault of our own code is tried again after this long, milliseconds. */
 const AFTER_FAULT = 3_600_000;
 
@@ -38,69 +37,36 @@ interface Due {
 
 export class DueReports {
   readonly #ports: DueReportsPorts;
-  readonly #failed: (cause: unknown) => void;
+  readonly #rounds: Rounds;
   /** Streams that are passed over, each until a monotonic time. */
   readonly #passed = new Map<string, number>();
   /** Streams of the page before whose report was sent: they must not come again. */
   #sent = new Set<string>();
-  #open = false;
-  #reading = false;
-  #again = false;
-  #wakeAt = Infinity;
-  #cancelWake = () => {};
 
   /** @param failed is told what ended the reading; it goes on when it is opened again */
   constructor(ports: DueReportsPorts, failed: (cause: unknown) => void) {
     this.#ports = ports;
-    this.#failed = failed;
+    this.#rounds = new Rounds(ports.clock, () => this.#sendAll(), failed);
   }
 
   open(): void {
-    this.#open = true;
-    void this.#read();
+    this.#rounds.open();
   }
 
   close(): void {
-    this.#open = false;
-    this.#cancelWake();
-    this.#wakeAt = Infinity;
+    this.#rounds.close();
   }
 
   /** Looks for reports that become due with these events. */
   committed(events: readonly StoredEvent[]): void {
     for (const { type, data } of events) {
       if (type !== "Failed" && type !== "Delivered") continue;
-      if (data.reportDue !== undefined) this.#wake(Date.parse(data.reportDue));
+      if (data.reportDue !== undefined) this.#rounds.wake(Date.parse(data.reportDue));
     }
   }
 
-  #wake(at: number): void {
-    if (at >= this.#wakeAt || !this.#open) return;
-    this.#cancelWake();
-    this.#wakeAt = at;
-    const { clock } = this.#ports;
-    const wait = Math.min(Math.max(at - clock.now(), 0), LONGEST_SLEEP);
-    this.#cancelWake = clock.timer(wait, () => {
-      this.#wakeAt = Infinity;
-      void this.#read();
-    });
-  }
-
-  /** One reading at a time. Never rejects. */
-  async #read(): Promise<void> {
-    this.#again = true;
-    if (this.#reading) return;
-    this.#reading = true;
-    try {
-      while (this.#open && this.#again) {
-        this.#again = false;
-        while (this.#open && await this.#sendPage());
-      }
-    } catch (cause) {
-      this.#failed(cause);
-    } finally {
-      this.#reading = false;
-    }
+  async #sendAll(): Promise<void> {
+    while (this.#rounds.isOpen && await this.#sendPage());
   }
 
   /** Sends what is due of the first page; false when nothing was. */
@@ -118,12 +84,12 @@ export class DueReports {
     }
     const fresh = due.filter(({ stream }) => !again.has(stream));
     for (const submission of new Set(fresh.map((row) => row.submission))) {
-      if (!this.#open) return false;
+      if (!this.#rounds.isOpen) return false;
       await this.#sendOf(submission);
     }
     const next = rows[due.length]?.report_due;
-    if (next) this.#wake(next);
-    else if (this.#passed.size > 0) this.#wake(now + LONGEST_SLEEP);
+    if (next) this.#rounds.wake(next);
+    else if (this.#passed.size > 0) this.#rounds.wake(now + LONGEST_SLEEP);
     return due.length > 0;
   }
 
