@@ -101,6 +101,12 @@ export interface StreamHead {
   readonly hash: string;
 }
 
+/** A stream with its last version. */
+export interface WholeStream {
+  readonly stream: string;
+  readonly version: number;
+}
+
 export interface StoredBody {
   readonly size: number;
   /** The octets, or null when they are in a file. */

@@ -16,12 +16,18 @@ import { checked, prepare, type Prepared, type Waiting } from "./batch.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import { CHECKPOINT_EVENTS, CHECKPOINT_INTERVAL, type Signer, Uncovered } from "./checkpoints.ts";
 import { decode, decodeStream, messageOf } from "./decode.ts";
-import type { Checkpoint, MaybePromise, RawEvent, StorageEngine, StreamHead } from "./engine.ts";
+import type {
+  Checkpoint,
+  MaybePromise,
+  RawEvent,
+  StorageEngine,
+  StreamHead,
+  WholeStream,
+} from "./engine.ts";
 import { bodyChanges, forget } from "./fold.ts";
 import type { Projection, Row } from "./projection.ts";
 import { queueProjection } from "./projections/queue.ts";
 import { bringInStep } from "./rebuild.ts";
-import type { WholeStream } from "./retention.ts";
 import {
   type EventStore,
   type StagedBody,

@@ -20,14 +20,8 @@ import {
 } from "./archive.ts";
 import { eventLine, exportHeader } from "./audit/jsonl.ts";
 import type { Fact } from "./catalogue.ts";
-import type { RawEvent, RawLog } from "./engine.ts";
+import type { RawEvent, RawLog, WholeStream } from "./engine.ts";
 import type { EventLog, LogClock } from "./log.ts";
-
-/** A stream with its last version. */
-export interface WholeStream {
-  readonly stream: string;
-  readonly version: number;
-}
 
 /** What retention asks of a store, beside the log. */
 export interface RetentionView {
