@@ -14,6 +14,18 @@ export function decode(raw: RawEvent): StoredEvent {
   }
 }
 
+/** The events that can be read: one that cannot stops its own stream, and no reader of the log. */
+export function decodeReadable(raws: readonly RawEvent[]): StoredEvent[] {
+  return raws.flatMap((raw) => {
+    try {
+      return [decode(raw)];
+    } catch (cause) {
+      if (cause instanceof UnreadableStream) return [];
+      throw cause;
+    }
+  });
+}
+
 /**
  * All events of a stream, of which each must carry on the chain: nothing is done on the word of a
  * stream that was changed behind our back.

@@ -15,7 +15,7 @@
 import { checked, prepare, type Prepared, type Waiting } from "./batch.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import { CHECKPOINT_EVENTS, CHECKPOINT_INTERVAL, type Signer, Uncovered } from "./checkpoints.ts";
-import { decode, decodeStream, messageOf } from "./decode.ts";
+import { decodeReadable, decodeStream, messageOf } from "./decode.ts";
 import type {
   Checkpoint,
   MaybePromise,
@@ -144,7 +144,12 @@ export class EventLog implements EventStore {
   }
 
   async readAll(after: number, limit: number): Promise<StoredEvent[]> {
-    return (await this.#read(() => this.#engine.readAll(after, limit))).map(decode);
+    for (let from = after;;) {
+      const raws = await this.#read(() => this.#engine.readAll(from, limit));
+      const events = decodeReadable(raws);
+      if (events.length > 0 || raws.length === 0) return events;
+      from = raws.at(-1)!.position;
+    }
   }
 
   head(): number {

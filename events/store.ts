@@ -45,7 +45,10 @@ export interface EventStore {
   /** The version of a stream, 0 when there is none, without reading (or trusting) its events. */
   version(stream: string): Promise<number>;
 
-  /** Up to `limit` events after `position`, in log order. Raw reading for verifying is in audit. */
+  /**
+   * Up to `limit` events after `position`, in log order, without those that cannot be read; none
+   * at the end of the log alone. Raw reading for verifying is in audit.
+   */
   readAll(after: number, limit: number): Promise<StoredEvent[]>;
 
   /** Position of the newest durable event, 0 for an empty log. */

@@ -16,6 +16,7 @@ import { FINAL_STATES, queueProjection, type QueueRow } from "../../events/proje
 import { evolve, INTERRUPTED, type Message } from "../../actors/message.ts";
 import { downgrade } from "../../src/dsn/downgrade.ts";
 import type { Disk } from "./disk.ts";
+import type { Hooks } from "./hooks.ts";
 import { POISON } from "./mishaps.ts";
 import type { Receipt } from "./smtp_host.ts";
 
@@ -50,8 +51,8 @@ interface Books {
 
 export class Invariants {
   readonly streams = new Map<string, Books>();
-  /** The last event of each destination's stream. */
-  readonly #destinations = new Map<string, RawEvent>();
+  /** The last event of each stream that is no message's. */
+  readonly #others = new Map<string, RawEvent>();
   readonly #byRecipient = new Map<string, Books[]>();
   /** Streams whose attempt has no outcome. */
   readonly #open = new Set<string>();
@@ -62,13 +63,13 @@ export class Invariants {
   readonly unfinished = new Set<string>();
   incarnation = 0;
 
-  constructor(readonly disk: Disk) {}
+  constructor(readonly disk: Disk, readonly hooks: Hooks) {}
 
   /** A transaction has become durable. */
   durable(transaction: Transaction): void {
     const touched = new Set<Books>();
     for (const raw of transaction.events) {
-      if (!this.#destination(raw)) touched.add(this.#event(raw));
+      if (!this.#other(raw)) touched.add(this.#event(raw));
     }
     for (const books of touched) this.#compare(books);
   }
@@ -165,15 +166,17 @@ export class Invariants {
     this.#bodies();
     this.#projections();
     this.#checkpoints();
+    this.hooks.end();
   }
 
-  /** A destination's stream is no message's: the chain is all that has to hold. */
-  #destination(raw: RawEvent): boolean {
-    if (!raw.stream.startsWith("destination ")) return false;
-    const last = this.#destinations.get(raw.stream);
+  /** On the stream of a destination or a webhook the chain has to hold, as on a message's. */
+  #other(raw: RawEvent): boolean {
+    if (!/^(destination|webhook) /.test(raw.stream)) return false;
+    const last = this.#others.get(raw.stream);
     const findings = chainFindings(raw, last);
     if (findings.length > 0) throw new Violation(`8: ${raw.stream}: ${findings.join("; ")}`);
-    this.#destinations.set(raw.stream, raw);
+    this.#others.set(raw.stream, raw);
+    if (raw.type.startsWith("Webhook")) this.hooks.durable(decode(raw), false, () => false);
     return true;
   }
 
@@ -192,6 +195,8 @@ export class Invariants {
       known.last = raw;
     }
     this.#record(books, event);
+    const isReport = books.message.enqueued.source.kind === "dsn";
+    this.hooks.durable(event, isReport, () => books.broken);
     return books;
   }
 

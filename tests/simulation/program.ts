@@ -7,11 +7,14 @@ import type { BodyStore, Delivery, EventStore, Log } from "../../actors/ports.ts
 import { QueueSubmitter } from "../../actors/submitter.ts";
 import type { Part } from "../../actors/supervision.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
+import { Webhooks } from "../../actors/webhooks.ts";
 import { Bodies } from "../../events/bodies.ts";
 import { sha256 } from "../../events/chain.ts";
 import type { StorageEngine } from "../../events/engine.ts";
 import { EventLog } from "../../events/log.ts";
-import type { QueueView } from "../../events/projections/queue.ts";
+import type { Projection, Row } from "../../events/projection.ts";
+import { queueProjection, type QueueView } from "../../events/projections/queue.ts";
+import { type WebhookRow, webhooksProjection } from "../../events/projections/webhooks.ts";
 import { ConfiguredRouter } from "../../src/delivery/router.ts";
 import { Destinations } from "../../src/delivery/destinations.ts";
 import { Transports } from "../../src/delivery/transports.ts";
@@ -37,6 +40,7 @@ export interface Program {
   readonly bodies: BodyStore;
   readonly submitter: QueueSubmitter;
   readonly door: Door;
+  readonly webhooks: Webhooks;
   /** The one that runs now: the tree may have started another. */
   supervisor(): Supervisor;
   reload(configuration: Configuration): void;
@@ -53,6 +57,7 @@ export interface Sabotage {
 }
 
 const STOP_GRACE = 30_000;
+const PROJECTIONS = [queueProjection, webhooksProjection] as unknown as Projection<Row>[];
 
 /**
  * Starts the program on the disk as it is.
@@ -71,6 +76,7 @@ export async function start(
   const log = await EventLog.open({
     engine,
     bodies,
+    projections: PROJECTIONS,
     clock: process,
     schedule: (flush) => void process.timer(0, flush),
     signer: { sign: (text) => sha256(text) },
@@ -147,7 +153,21 @@ export async function start(
     start: () => Promise.resolve(),
     stop: async () => await door.close(stopping ? STOP_GRACE : 0),
   };
-  const tree = supervisionTree(queue, doors, { clock: process, log: lines });
+  const webhooks = new Webhooks(world.hooks.endpoints, {
+    clock: process,
+    random: dice.fork("webhooks"),
+    log: lines,
+    store,
+    row: (endpoint) =>
+      world.disk.table(webhooksProjection.name).rows.get(endpoint) as WebhookRow | undefined,
+    sender: world.hooks.sender(process),
+  });
+  const hooks: Part = {
+    name: "webhooks",
+    start: () => webhooks.start(),
+    stop: () => webhooks.stop(),
+  };
+  const tree = supervisionTree(queue, doors, { clock: process, log: lines }, [hooks]);
   await tree.start(failed);
   return {
     process,
@@ -155,6 +175,7 @@ export async function start(
     supervisor: () => supervisor!,
     submitter,
     door,
+    webhooks,
     reload: (next) => {
       configuration = next;
       router = new ConfiguredRouter(settings(next), asked);

@@ -10,6 +10,7 @@ import { type Configuration, configure } from "./configuration.ts";
 import { Disk } from "./disk.ts";
 import { Dns } from "./dns.ts";
 import { Faults } from "./faults.ts";
+import { Hooks } from "./hooks.ts";
 import { Invariants, Violation } from "./invariants.ts";
 import { Landscape } from "./landscape.ts";
 import { Mishaps } from "./mishaps.ts";
@@ -59,6 +60,7 @@ export class World {
   readonly dns: Dns;
   readonly invariants: Invariants;
   readonly mishaps: Mishaps;
+  readonly hooks: Hooks;
   /** Milliseconds in which things happen. */
   readonly window: number;
   /** The program, while it runs and has come up. */
@@ -95,7 +97,8 @@ export class World {
       },
       misused: (how) => this.violated(new Violation(`the engine was misused: ${how}`)),
     });
-    this.invariants = new Invariants(this.disk);
+    this.hooks = new Hooks(this);
+    this.invariants = new Invariants(this.disk, this.hooks);
     this.dns = new Dns(this.dice.fork("dns"));
     this.network = new Network(this.time, this.dice.fork("network"), {
       dialled: (_, { address }) => this.watch(() => this.invariants.dialled(address)),
@@ -131,7 +134,8 @@ export class World {
       if (next === undefined || next > endAt) break;
       if (next > deadline || this.#steps++ > STEPS) break;
       await this.time.step();
-      const done = next > this.window && this.invariants.unfinished.size === 0;
+      const done = next > this.window && this.invariants.unfinished.size === 0 &&
+        this.hooks.settled;
       endAt = done ? Math.min(endAt, next + EPILOGUE) : Infinity;
     }
     if (!this.#violation) this.watch(() => this.invariants.end());
@@ -225,6 +229,7 @@ export class World {
     this.note("faults end");
     this.#faults.end();
     this.mishaps.end();
+    this.hooks.calm();
     this.time.after(HOUR, () => this.#operators.releaseAll());
   }
 

@@ -1,0 +1,275 @@
+/**
+ * The webhook endpoints of the virtual world, and the checker's books on what they were told:
+ * at least once, in order for each message, nothing but what is durable, and no position in the
+ * log that has passed what nobody took. What an endpoint answers depends on its mood.
+ */
+import { CommandRefused } from "../../actors/message.ts";
+import type { WebhookMessage } from "../../actors/webhook_message.ts";
+import type { WebhookEndpoint, WebhookSender } from "../../actors/webhooks.ts";
+import type { StoredEvent } from "../../events/catalogue.ts";
+import { webhooksProjection } from "../../events/projections/webhooks.ts";
+import { StoreUnavailable } from "../../events/store.ts";
+import { DAY, HOUR, MINUTE } from "./clock.ts";
+import { Violation } from "./invariants.ts";
+import type { Process } from "./process.ts";
+import type { Dice } from "./random.ts";
+import type { World } from "./world.ts";
+
+const MOODS = {
+  well: 8,
+  failing: 2, // 500
+  refusing: 2, // the connection
+  hanging: 2,
+  lossy: 2, // takes what it is told, and the answer is lost
+  picky: 2, // some messages are refused
+  moved: 1, // 302
+  gone: 0.3, // 410
+} as const;
+type Mood = keyof typeof MOODS;
+/** Moods that an endpoint may keep when all faults are over. */
+const LASTING: readonly Mood[] = ["well", "well", "well", "refusing"];
+
+const ANSWER_WITHIN = 10_000;
+/** The rule after which an event is given up, less the time that an answer takes. */
+const GIVE_UP = 3 * DAY - MINUTE;
+
+/** An event that an endpoint is to be told of. */
+interface Owed {
+  readonly id: string;
+  readonly stream: string;
+  readonly position: number;
+  /** A stream that became unreadable cannot be told. */
+  readonly broken: () => boolean;
+  taken: boolean;
+  body: string | undefined;
+  /** Wall times of what was not taken. */
+  firstRefused: number;
+  lastRefused: number;
+}
+
+class Endpoint {
+  mood: Mood = "well";
+  /** By id, in the order of the log. */
+  readonly owed = new Map<string, Owed>();
+  row: ReturnType<typeof webhooksProjection.apply>;
+
+  constructor(readonly endpoint: WebhookEndpoint) {}
+
+  get settled(): boolean {
+    if (!this.row || this.row.parked !== null) return true;
+    const { position } = this.row;
+    for (const owed of this.owed.values()) {
+      if (!excused(owed) || owed.position > position) return false;
+    }
+    return true;
+  }
+}
+
+export class Hooks {
+  readonly dice: Dice;
+  readonly #endpoints: readonly Endpoint[];
+  #on = true;
+
+  constructor(readonly world: World) {
+    this.dice = world.dice.fork("webhooks");
+    const count = this.dice.pick([0, 0, 1, 2]);
+    this.#endpoints = Array.from({ length: count }, (_, n) =>
+      new Endpoint({
+        name: `hook${n}`,
+        url: `https://hook${n}.example/`,
+        events: this.dice.pick(KINDS),
+        parkAfter: this.dice.pick([10 * MINUTE, 3 * HOUR, DAY]),
+      }));
+    for (const one of this.#endpoints) {
+      this.#change(one);
+      for (let n = this.dice.int(0, 3); n > 0; n--) {
+        world.time.after(this.dice.between(0, world.window), () => this.#act(one));
+      }
+    }
+  }
+
+  get endpoints(): readonly WebhookEndpoint[] {
+    return this.#endpoints.map(({ endpoint }) => endpoint);
+  }
+
+  /** Nothing more has to be told, or may be. */
+  get settled(): boolean {
+    return this.#endpoints.every(({ settled }) => settled);
+  }
+
+  /** From now on endpoints are as they are; somebody looks at those that are parked. */
+  calm(): void {
+    this.#on = false;
+    for (const one of this.#endpoints) {
+      one.mood = this.dice.pick(LASTING);
+      this.world.time.after(HOUR, () => this.dice.chance(0.7) && this.#act(one, "resume"));
+    }
+  }
+
+  sender(process: Process): WebhookSender {
+    return {
+      send: ({ name }, message, signal) => {
+        const one = this.#endpoints.find(({ endpoint }) => endpoint.name === name)!;
+        return new Promise((resolve, reject) => {
+          if (signal.aborted) return reject(new Error("aborted"));
+          signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true });
+          process.timer(ANSWER_WITHIN, () => reject(new Error("no answer")));
+          process.call(`posting to ${name}`, this.dice.between(1, 300), () => {
+            this.world.watch(() => this.#posted(one, message));
+            const status = this.#take(one, message);
+            this.world.note(`${name} ${message.id}: ${status ?? "no answer"}`);
+            return status;
+          }).then((status) => status !== undefined && resolve(status), reject);
+        });
+      },
+    };
+  }
+
+  /** An event of a message, or of an endpoint, has become durable. */
+  durable(event: StoredEvent, isReport: boolean, broken: () => boolean): void {
+    switch (event.type) {
+      case "WebhookAdvanced":
+      case "WebhookParked":
+      case "WebhookResumed":
+        return this.#progress(event);
+      case "Delivered":
+      case "Failed": {
+        if (isReport) return;
+        const kind = event.type === "Delivered"
+          ? "delivered"
+          : event.data.permanent
+          ? "failed"
+          : "delayed";
+        for (const { endpoint, row, owed } of this.#endpoints) {
+          // One that has not begun is told of nothing that came before.
+          if (!row || !endpoint.events.includes(kind)) continue;
+          const { stream, position } = event;
+          const id = `${stream}:${event.version}`;
+          owed.set(id, {
+            id,
+            stream,
+            position,
+            broken,
+            taken: false,
+            body: undefined,
+            firstRefused: Infinity,
+            lastRefused: -Infinity,
+          });
+        }
+      }
+    }
+  }
+
+  /** Everything was told, but to those that are parked. */
+  end(): void {
+    for (const { endpoint: { name }, row, owed } of this.#endpoints) {
+      const kept = this.world.disk.tables.get(webhooksProjection.name)?.rows.get(name);
+      if (JSON.stringify(kept) !== JSON.stringify(row)) {
+        throw new Violation(`6: the row of ${name} is not the fold of its events`);
+      }
+      if (!row || row.parked !== null) continue;
+      for (const one of owed.values()) {
+        if (!excused(one)) throw new Violation(`${name} was never told of ${one.id}`);
+        if (one.position > row.position) {
+          throw new Violation(`${name} stands at ${row.position}, and was told of ${one.id}`);
+        }
+      }
+    }
+  }
+
+  #progress(event: StoredEvent): void {
+    if (!("endpoint" in event.data)) return;
+    const name = event.data.endpoint;
+    const one = this.#endpoints.find(({ endpoint }) => endpoint.name === name);
+    if (!one) throw new Violation(`${event.type} of ${name}, which is no endpoint`);
+    const { row, owed } = one;
+    one.row = webhooksProjection.apply(row, event);
+    if (!one.row || !row) return;
+    const { position } = one.row;
+    if (position < row.position) {
+      throw new Violation(`${name} went back from ${row.position} to ${position}`);
+    }
+    for (const [id, { position: at }] of owed) {
+      if (at > position) break;
+      const skipped = event.type === "WebhookResumed";
+      if (!skipped && !excused(owed.get(id)!)) {
+        throw new Violation(`${name} has passed ${id} at ${at}, which it did not take`);
+      }
+      if (skipped) owed.delete(id);
+    }
+  }
+
+  /** It is durable, said as before, and nothing before it was left out. */
+  #posted({ endpoint: { name }, owed, row }: Endpoint, { id, body }: WebhookMessage): void {
+    const told = owed.get(id);
+    if (!told) throw new Violation(`${name} was told of ${id}, and is not owed that`);
+    if (told.body !== undefined && told.body !== body) {
+      throw new Violation(`${name} was told of ${id} in other words`);
+    }
+    told.body = body;
+    for (const before of owed.values()) {
+      if (before === told) return;
+      if (before.stream === told.stream && before.position > row!.position && !excused(before)) {
+        throw new Violation(`${name} was told of ${id} before ${before.id}`);
+      }
+    }
+  }
+
+  /** Undefined: no answer. */
+  #take({ mood, owed }: Endpoint, { id }: WebhookMessage): number | undefined {
+    const told = owed.get(id);
+    if (!told) return 500;
+    const refused = mood === "picky" && id.charCodeAt(id.indexOf(":") - 1) % 3 === 0;
+    if (mood === "well" || mood === "lossy" || (mood === "picky" && !refused)) {
+      told.taken = true;
+      if (mood === "lossy" && this.dice.chance(0.7)) throw new Error("connection reset");
+      return this.dice.pick([200, 202, 204]);
+    }
+    const now = this.world.time.now();
+    told.firstRefused = Math.min(told.firstRefused, now);
+    told.lastRefused = Math.max(told.lastRefused, now);
+    switch (mood) {
+      case "refusing":
+        throw new Error("connection refused");
+      case "hanging":
+        return undefined;
+      case "moved":
+        return 302;
+      case "gone":
+        return 410;
+      default:
+        return 500;
+    }
+  }
+
+  #change(one: Endpoint): void {
+    if (!this.#on) return;
+    one.mood = this.dice.weighted(MOODS);
+    this.world.note(`${one.endpoint.name} is ${one.mood}`);
+    const most = Math.max(10 * MINUTE, Math.min(12 * HOUR, this.world.window / 2));
+    this.world.time.after(this.dice.between(MINUTE, most), () => this.#change(one));
+  }
+
+  /** An operator parks it, or ends that. */
+  #act({ endpoint: { name }, row }: Endpoint, only?: "resume"): void {
+    const { program } = this.world;
+    const act = row?.parked != null ? "resume" : "park";
+    if (!program || (only && act !== only)) return;
+    const skip = act === "resume" && this.dice.chance(0.3);
+    this.world.note(`operator: ${act} ${name}${skip ? ", skip" : ""}`);
+    program.webhooks.act(name, { act, who: "operator", why: "simulated", skip }).catch((cause) => {
+      const expected = cause instanceof CommandRefused || cause instanceof StoreUnavailable;
+      if (!expected) this.world.violated(cause);
+    });
+  }
+}
+
+const KINDS = [
+  ["delivered", "delayed", "failed"],
+  ["delivered", "failed"],
+  ["delayed"],
+] as const;
+
+/** Taken, or given up as the rules say. */
+const excused = ({ taken, broken, firstRefused, lastRefused }: Owed): boolean =>
+  taken || broken() || lastRefused - firstRefused >= GIVE_UP;
