@@ -49,7 +49,7 @@ interface Owed {
 
 class Endpoint {
   mood: Mood = "well";
-  /** By id, in the order of the log. */
+  /** Behind its position, by id, in the order of the log. */
   readonly owed = new Map<string, Owed>();
   row: ReturnType<typeof webhooksProjection.apply>;
 
@@ -57,11 +57,7 @@ class Endpoint {
 
   get settled(): boolean {
     if (!this.row || this.row.parked !== null) return true;
-    const { position } = this.row;
-    for (const owed of this.owed.values()) {
-      if (!excused(owed) || owed.position > position) return false;
-    }
-    return true;
+    return this.owed.size === 0;
   }
 }
 
@@ -72,7 +68,7 @@ export class Hooks {
 
   constructor(readonly world: World) {
     this.dice = world.dice.fork("webhooks");
-    const count = this.dice.pick([0, 0, 1, 2]);
+    const count = this.dice.pick([0, 0, 0, 0, 1, 2]);
     this.#endpoints = Array.from({ length: count }, (_, n) =>
       new Endpoint({
         name: `hook${n}`,
@@ -115,6 +111,7 @@ export class Hooks {
           signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true });
           process.timer(ANSWER_WITHIN, () => reject(new Error("no answer")));
           process.call(`posting to ${name}`, this.dice.between(1, 300), () => {
+            if (signal.aborted) return undefined;
             this.world.watch(() => this.#posted(one, message));
             const status = this.#take(one, message);
             this.world.note(`${name} ${message.id}: ${status ?? "no answer"}`);
@@ -168,12 +165,10 @@ export class Hooks {
         throw new Violation(`6: the row of ${name} is not the fold of its events`);
       }
       if (!row || row.parked !== null) continue;
-      for (const one of owed.values()) {
-        if (!excused(one)) throw new Violation(`${name} was never told of ${one.id}`);
-        if (one.position > row.position) {
-          throw new Violation(`${name} stands at ${row.position}, and was told of ${one.id}`);
-        }
-      }
+      const [first] = owed.values();
+      if (!first) continue;
+      if (!excused(first)) throw new Violation(`${name} was never told of ${first.id}`);
+      throw new Violation(`${name} stands at ${row.position}, and was told of ${first.id}`);
     }
   }
 
@@ -189,18 +184,19 @@ export class Hooks {
     if (position < row.position) {
       throw new Violation(`${name} went back from ${row.position} to ${position}`);
     }
-    for (const [id, { position: at }] of owed) {
+    for (const [id, next] of owed) {
+      const { position: at } = next;
       if (at > position) break;
       const skipped = event.type === "WebhookResumed";
-      if (!skipped && !excused(owed.get(id)!)) {
+      if (!skipped && !excused(next)) {
         throw new Violation(`${name} has passed ${id} at ${at}, which it did not take`);
       }
-      if (skipped) owed.delete(id);
+      owed.delete(id);
     }
   }
 
   /** It is durable, said as before, and nothing before it was left out. */
-  #posted({ endpoint: { name }, owed, row }: Endpoint, { id, body }: WebhookMessage): void {
+  #posted({ endpoint: { name }, owed }: Endpoint, { id, body }: WebhookMessage): void {
     const told = owed.get(id);
     if (!told) throw new Violation(`${name} was told of ${id}, and is not owed that`);
     if (told.body !== undefined && told.body !== body) {
@@ -209,7 +205,7 @@ export class Hooks {
     told.body = body;
     for (const before of owed.values()) {
       if (before === told) return;
-      if (before.stream === told.stream && before.position > row!.position && !excused(before)) {
+      if (before.stream === told.stream && !excused(before)) {
         throw new Violation(`${name} was told of ${id} before ${before.id}`);
       }
     }

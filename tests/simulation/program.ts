@@ -7,7 +7,7 @@ import type { BodyStore, Delivery, EventStore, Log } from "../../actors/ports.ts
 import { QueueSubmitter } from "../../actors/submitter.ts";
 import type { Part } from "../../actors/supervision.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
-import { Webhooks } from "../../actors/webhooks.ts";
+import { Webhooks, type WebhookSender } from "../../actors/webhooks.ts";
 import { Bodies } from "../../events/bodies.ts";
 import { sha256 } from "../../events/chain.ts";
 import type { StorageEngine } from "../../events/engine.ts";
@@ -54,6 +54,7 @@ export interface Sabotage {
   readonly store?: (store: EventStore, process: Process) => EventStore;
   readonly view?: (view: QueueView) => QueueView;
   readonly delivery?: (delivery: Delivery) => Delivery;
+  readonly hooks?: (sender: WebhookSender) => WebhookSender;
 }
 
 const STOP_GRACE = 30_000;
@@ -153,6 +154,7 @@ export async function start(
     start: () => Promise.resolve(),
     stop: async () => await door.close(stopping ? STOP_GRACE : 0),
   };
+  const sender = world.hooks.sender(process);
   const webhooks = new Webhooks(world.hooks.endpoints, {
     clock: process,
     random: dice.fork("webhooks"),
@@ -160,7 +162,7 @@ export async function start(
     store,
     row: (endpoint) =>
       world.disk.table(webhooksProjection.name).rows.get(endpoint) as WebhookRow | undefined,
-    sender: world.hooks.sender(process),
+    sender: sabotage.hooks?.(sender) ?? sender,
   });
   const hooks: Part = {
     name: "webhooks",

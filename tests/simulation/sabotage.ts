@@ -160,4 +160,10 @@ export const BUGS = {
       },
     }),
   },
+  "calls an endpoint told whatever it answered": {
+    hooks: (real) => ({
+      send: (endpoint, message, signal) =>
+        real.send(endpoint, message, signal).then(() => 200, () => 200),
+    }),
+  },
 } as const satisfies Readonly<Record<string, Sabotage>>;
