@@ -149,19 +149,23 @@ export class Webhooks {
   async act(name: string, { act, who, why, skip }: WebhookAct): Promise<void> {
     const row = this.#ports.row(name);
     if (!row) throw new CommandRefused("nothing was ever sent to this endpoint");
-    if (act === "park") {
-      if (row.parked !== null) throw new CommandRefused(`it is parked already: ${row.parked}`);
-      await append(this.#ports, name, {
-        type: "WebhookParked",
-        data: { endpoint: name, who, why },
-      });
-    } else {
-      if (row.parked === null) throw new CommandRefused("it is not parked");
-      const skipTo = skip ? { skipTo: this.#ports.store.head() } : {};
-      const data = { endpoint: name, who, why, ...skipTo };
-      await append(this.#ports, name, { type: "WebhookResumed", data });
+    try {
+      if (act === "park") {
+        if (row.parked !== null) throw new CommandRefused(`it is parked already: ${row.parked}`);
+        await append(this.#ports, name, {
+          type: "WebhookParked",
+          data: { endpoint: name, who, why },
+        });
+      } else {
+        if (row.parked === null) throw new CommandRefused("it is not parked");
+        const skipTo = skip ? { skipTo: this.#ports.store.head() } : {};
+        const data = { endpoint: name, who, why, ...skipTo };
+        await append(this.#ports, name, { type: "WebhookResumed", data });
+      }
+    } finally {
+      // A write that failed may be on disk all the same: the row says.
+      if (this.#running) await this.#sync(name);
     }
-    if (this.#running) await this.#sync(name);
   }
 
   /** Runners as the endpoints are now; the named one is made anew. */

@@ -77,7 +77,7 @@ export async function start(
   const log = await EventLog.open({
     engine,
     bodies,
-    projections: PROJECTIONS,
+    projections: world.hooks.endpoints.length > 0 ? PROJECTIONS : undefined,
     clock: process,
     schedule: (flush) => void process.timer(0, flush),
     signer: { sign: (text) => sha256(text) },
