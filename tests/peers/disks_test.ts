@@ -16,6 +16,7 @@ describe("serve, started on a disk that it cannot write to", () => {
   let mount: string;
   let data: string;
   let denoDir: string;
+  let program: string;
 
   before(async () => {
     scratch = await Deno.makeTempDir({ prefix: "postledger-disks-" });
@@ -26,6 +27,11 @@ describe("serve, started on a disk that it cannot write to", () => {
     await Deno.mkdir(denoDir);
     await run("cp", ["-r", npmCache, `${denoDir}/npm`]);
     await run("chown", ["-R", `${NOBODY}:${NOBODY}`, denoDir]);
+    // The checkout may lie where nobody may not look.
+    program = `${scratch}/program`;
+    await Deno.mkdir(program);
+    const parts = ["deno.json", "deno.lock", "actors", "events", "src"];
+    await run("cp", ["-r", ...parts.map((part) => `${ROOT}${part}`), program]);
     await Deno.chmod(scratch, 0o755);
   });
   after(() => Deno.remove(scratch, { recursive: true }));
@@ -52,7 +58,7 @@ describe("serve, started on a disk that it cannot write to", () => {
         ..."--allow-net --allow-env --allow-sys=hostname src/cli/serve.ts --data".split(" "),
         data,
       ],
-      cwd: ROOT,
+      cwd: program,
       uid,
       gid: uid,
       env: { DENO_DIR: denoDir, HOME: denoDir, DENO_NO_UPDATE_CHECK: "1" },
