@@ -70,6 +70,8 @@ export class Supervisor {
   readonly #ports: SupervisorPorts;
   readonly #schedule: Schedule<Item>;
   readonly #running = new Map<string, AbortController>();
+  /** When messages are due that an operator acted on while an attempt held them; epoch ms. */
+  readonly #actedOn = new Map<string, number>();
   readonly #reader: DueReader;
   readonly #reports: DueReports;
   #state: "new" | "open" | "blocked" | "stopping" = "new";
@@ -173,7 +175,11 @@ export class Supervisor {
           { stream, expectedVersion: state?.version ?? 0, facts },
         ]);
         const message = fold([...events, ...appended])!;
-        if (message.status === "queued") this.#reader.expect({ due: message.due, stream });
+        if (message.status === "queued") {
+          this.#reader.expect({ due: message.due, stream });
+          // Reading passes over what is in an attempt; it is expected again when that has ended.
+          if (this.#running.has(stream)) this.#actedOn.set(stream, message.due);
+        }
         return message;
       } catch (cause) {
         if (!(cause instanceof WrongVersion)) throw cause;
@@ -338,9 +344,18 @@ export class Supervisor {
       if (message?.status !== "queued") continue;
       this.#reader.expect({ due: message.due, stream: items[n]!.stream });
     }
+    for (const { stream } of items) this.#expectActedOn(stream);
     if (this.#running.size === 0) { for (const ended of this.#idle.splice(0)) ended(); }
     this.#pump();
     if (this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#reader.roomAgain();
+  }
+
+  /** An operator's act on a message that had ended while others of its attempt were under way. */
+  #expectActedOn(stream: string): void {
+    const due = this.#actedOn.get(stream);
+    if (due === undefined) return;
+    this.#actedOn.delete(stream);
+    this.#reader.expect({ due, stream });
   }
 
   #candidate({ stream, events, due, destination }: Item): Candidate {

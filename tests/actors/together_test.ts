@@ -51,6 +51,29 @@ describe("recipients of one submission", () => {
     assert.deepEqual(again.map((jobs) => jobs.length), [1], "alone the second time");
   });
 
+  it("are due again when an operator says so, though another is still being attempted", async () => {
+    let end = () => {};
+    queue.script = async (job, findings) => {
+      const failed = refused(false);
+      if (job.attempt > 1) return delivered;
+      if (job.message.rcptTo.startsWith("r0")) await findings.settle(failed);
+      else await new Promise<void>((resolve) => end = resolve);
+      return failed;
+    };
+    await queue.supervisor.start();
+    const [first] = await queue.submitTo(to("example.net", 2));
+    await queue.untilState(first!, "queued");
+    await queue.until(async () => (await queue.types(first!)).includes("Failed"));
+    const act = { who: "op", why: "the server is back" };
+    await queue.supervisor.act(first!, { type: "Reschedule", ...act, due: T0 - MINUTE });
+    await queue.clock.advance(1_000);
+    assert.equal(queue.transactions.length, 1, "not while the attempt lasts");
+    end();
+    await queue.until(() => queue.supervisor.running === 0);
+    await queue.clock.advance(1_000);
+    await queue.untilState(first!, "delivered");
+  });
+
   it("at other destinations, or of other submissions, do not go along", async () => {
     await queue.submitTo(["a@one.example", "b@two.example", "c@one.example"]);
     await queue.submitTo(["d@one.example", "e@one.example"]);
