@@ -102,7 +102,8 @@ export const TEXT: Patterns = [
     "unknown-user",
   ],
   [
-    /(?:user|recipient|mailbox|account|address|alias).{0,40}(?:not found|unknown|does ?n.t exist|does not exist|unavailable|disabled|inactive|not known|no longer|suspended|invalid)/,
+    // Within a sentence.
+    /(?:user|recipient|mailbox|account|address|alias)(?:(?!\. ).){0,40}(?:not found|unknown|does ?n.t exist|does not exist|disabled|inactive|not known|no longer|suspended|invalid)/,
     "unknown-user",
   ],
   [
@@ -124,4 +125,7 @@ export const TEXT: Patterns = [
   [/authentication (?:required|failed)|not authenticated|credentials|login/, "login"],
   [/starttls|\btls\b|certificate|encryption/, "tls"],
   [/dns|domain.{0,30}(?:not (?:found|exist|resolve)|unknown|does ?n.t)|no (?:mx|a) record/, "dns"],
+  // The stock words of RFC 5321, section 4.2.3, for 550, which a server may say for policy reasons
+  // too: what stands beside them goes before.
+  [/(?:user|recipient|mailbox|account|address|alias).{0,40}unavailable/, "unknown-user"],
 ];
