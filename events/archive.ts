@@ -36,8 +36,12 @@ export interface ArchiveFiles {
    * name. @returns SHA-256 over the file, hex, and its octets
    */
   write(name: string, lines: AsyncIterable<string>): Promise<{ sha256: string; octets: number }>;
-  /** The file as it is, compressed. @throws ArchiveDamaged when it is missing */
-  read(name: string): AsyncIterable<Uint8Array<ArrayBuffer>>;
+  /**
+   * The lines of a file again, in pieces of any length.
+   * @param sha256 of the file, as `write` returned it
+   * @throws ArchiveDamaged, at the latest at the end, when it is not the file that was written
+   */
+  read(name: string, sha256: string): AsyncIterable<Uint8Array>;
   /** Removes what was begun, and every file that is not `kept`. */
   sweep(kept: (name: string) => boolean): Promise<void>;
 }
@@ -76,7 +80,7 @@ export class DirectoryArchiveFiles implements ArchiveFiles {
     return { sha256: hash.digest("hex"), octets };
   }
 
-  async *read(name: string): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  async *read(name: string, sha256: string): AsyncGenerator<Uint8Array> {
     let file: Deno.FsFile;
     try {
       file = await Deno.open(`${this.dir}/${name}`);
@@ -84,8 +88,22 @@ export class DirectoryArchiveFiles implements ArchiveFiles {
       if (cause instanceof Deno.errors.NotFound) throw new ArchiveDamaged(name, "is missing");
       throw new ArchiveDamaged(name, `cannot be read: ${messageOf(cause)}`);
     }
-    // Ending the iteration early closes the file.
-    yield* file.readable;
+    const hash = createHash("sha256");
+    const hashed = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
+      transform: (chunk, next) => {
+        hash.update(chunk);
+        next.enqueue(chunk);
+      },
+    });
+    try {
+      // Ending the iteration early closes the file.
+      yield* file.readable.pipeThrough(hashed).pipeThrough(new DecompressionStream("gzip"));
+    } catch (cause) {
+      throw new ArchiveDamaged(name, `is damaged: ${messageOf(cause)}`);
+    }
+    if (hash.digest("hex") !== sha256) {
+      throw new ArchiveDamaged(name, "is not the file that was written");
+    }
   }
 
   async sweep(kept: (name: string) => boolean): Promise<void> {
@@ -109,32 +127,16 @@ export async function* archivedEvents(
   files: ArchiveFiles,
   { file, sha256, events }: ArchiveFile,
 ): AsyncGenerator<RawEvent> {
-  const hash = createHash("sha256");
-  async function* octets() {
-    for await (const chunk of files.read(file)) {
-      hash.update(chunk);
-      yield chunk;
-    }
-  }
   let found = 0;
-  try {
-    const text = ReadableStream.from(octets()).pipeThrough(new DecompressionStream("gzip"));
-    for await (const entry of parseJsonLines(text)) {
-      if ("bad" in entry) {
-        throw new ArchiveDamaged(file, `line ${entry.bad.line}: ${entry.bad.what}`);
-      }
-      if (!("event" in entry)) continue;
-      found += 1;
-      yield entry.event;
+  for await (const entry of parseJsonLines(files.read(file, sha256))) {
+    if ("bad" in entry) {
+      throw new ArchiveDamaged(file, `line ${entry.bad.line}: ${entry.bad.what}`);
     }
-  } catch (cause) {
-    if (cause instanceof ArchiveDamaged) throw cause;
-    throw new ArchiveDamaged(file, `is damaged: ${messageOf(cause)}`);
+    if (!("event" in entry)) continue;
+    found += 1;
+    yield entry.event;
   }
   if (found !== events) throw new ArchiveDamaged(file, `has ${found} events, not ${events}`);
-  if (hash.digest("hex") !== sha256) {
-    throw new ArchiveDamaged(file, "is not the file that was written");
-  }
 }
 
 /** The files that the log names, in the order in which they were written. */

@@ -28,7 +28,7 @@ import {
 import { examineProjection, inStep, repairProjection } from "./doctor/projections.ts";
 import { Scratch } from "./doctor/scratch.ts";
 import { type BeginFold, examineLog, examineStreams, type LogSize } from "./doctor/streams.ts";
-import { rawLog } from "./open.ts";
+import { rawLog } from "./raw_log.ts";
 import { PROJECTIONS } from "./projections/all.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
 

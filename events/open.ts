@@ -26,6 +26,7 @@ import { ForeignDatabase } from "./migrations.ts";
 import type { Projection, Row } from "./projection.ts";
 import { PROJECTIONS } from "./projections/all.ts";
 import type { QueueView, SubmissionCounts } from "./projections/queue.ts";
+import { rawLog } from "./raw_log.ts";
 import { Retention } from "./retention.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
 import { SqliteQueueView } from "./sqlite_queue_view.ts";
@@ -191,17 +192,6 @@ export function openReader(dataDir: string): StoreReader {
     close: () => engine.close(),
   };
 }
-
-/** Promises that reject where the engine throws. */
-export const rawLog = (engine: SqliteEngine): RawLog => ({
-  newest: async () => {
-    const checkpoint = (await engine.lastCheckpoint())?.number ?? 0;
-    return { checkpoint, position: await engine.head() };
-  },
-  events: async (after, limit) => await engine.readAll(after, limit),
-  stream: async (stream) => await engine.readStream(stream),
-  checkpoints: async (after, limit) => await engine.checkpoints(after, limit),
-});
 
 function openDatabase(dataDir: string, readOnly: boolean): SqliteEngine {
   const path = databasePath(dataDir);

@@ -9,10 +9,9 @@ import { Webhooks, type WebhookState } from "../actors/webhooks.ts";
 import type { OpenStore } from "../events/open.ts";
 import { suppressionId, suppressionProjection } from "../events/projections/suppression.ts";
 import { webhooksProjection } from "../events/projections/webhooks.ts";
-import type { Retention } from "../events/retention.ts";
-import { Chore } from "./chore.ts";
 import type { Config } from "./config/types.ts";
 import type { Metrics } from "./http/metrics.ts";
+import { retentionChore } from "./retention_chore.ts";
 import { endpointOf, WebhookPoster } from "./webhooks.ts";
 
 export interface ErrandPorts {
@@ -21,10 +20,6 @@ export interface ErrandPorts {
   readonly log: Log;
   readonly opened: Pick<OpenStore, "store" | "row" | "page" | "retention">;
 }
-
-/** Milliseconds from a start to the first look at what is to be archived, and between two. */
-const FIRST_LOOK = 30_000;
-const LOOK = 600_000;
 
 export class Errands {
   readonly suppressions: Suppressions;
@@ -100,32 +95,7 @@ export class Errands {
         stop: () => suppressions.stop(),
       },
       { name: "webhooks", start: () => webhooks.start(), stop: () => webhooks.stop() },
-      new Chore(clock, {
-        name: "retention",
-        first: () => Math.min(FIRST_LOOK, this.#config.retention.keep),
-        run: async (signal) => {
-          await archive(retention, this.#config.retention.keep, log, signal);
-          return Math.min(LOOK, this.#config.retention.keep);
-        },
-      }),
+      retentionChore(retention, () => this.#config.retention.keep, { clock, log }),
     ];
-  }
-}
-
-/** A disk without room for the archive is no reason to stop anything: it is tried again. */
-async function archive(
-  retention: Retention,
-  keep: number,
-  log: Log,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    const { streams, events, files } = await retention.run(keep, signal);
-    if (streams > 0) log.info("finished messages archived", { streams, events, files });
-  } catch (cause) {
-    if (signal.aborted) return;
-    log.error("finished messages could not be archived; it is tried again", {
-      reason: cause instanceof Error ? cause.message : String(cause),
-    });
   }
 }
