@@ -13,7 +13,12 @@
  *                 ⇅                     queued or held → cancelled
  *                held
  */
-import type { EventData, Fact, StoredEvent } from "../events/catalogue.ts";
+import {
+  type EventData,
+  type Fact,
+  isMessageEvent,
+  type StoredEvent,
+} from "../events/catalogue.ts";
 import { classify } from "./classification/classify.ts";
 import type { Finding, Outcome, TransportChoice, TriedAddress } from "./ports.ts";
 import { nextAttemptAt, type RetryPolicy } from "./retry.ts";
@@ -304,6 +309,9 @@ function outcomeFact(
  * @throws ImpossibleEvent when the event cannot follow
  */
 export function evolve(state: Message | undefined, event: StoredEvent): Message {
+  if (!isMessageEvent(event)) {
+    throw new ImpossibleEvent(`${event.type} on the stream of a message`);
+  }
   if (event.type === "Enqueued") {
     if (state) throw new ImpossibleEvent("Enqueued on a stream that has events");
     return {
@@ -392,23 +400,6 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     case "Cancelled":
       must("queued", "held");
       return { ...next, status: "cancelled" };
-    case "DestinationDown":
-    case "DestinationUp":
-    case "HoldRuleAdded":
-    case "HoldRuleRemoved":
-    case "IntakePaused":
-    case "IntakeResumed":
-    case "MtaStsPolicyStored":
-    case "TLSReportStarted":
-    case "TLSReportSent":
-    case "AddressSuppressed":
-    case "SuppressionLifted":
-    case "WebhookAdvanced":
-    case "WebhookParked":
-    case "WebhookResumed":
-    case "StreamsArchived":
-    case "StreamsPruned":
-      throw new ImpossibleEvent(`${event.type} on the stream of a message`);
   }
 }
 

@@ -29,7 +29,8 @@ const entry = <S extends z.ZodType>(
   upcasters: Record<number, Upcaster> = {},
 ): Entry<S> => ({ schema, data, upcasters });
 
-export const CATALOGUE = {
+/** What stands on the streams of messages. */
+const MESSAGE_EVENTS = {
   Enqueued: entry(1, message.Enqueued),
   AttemptStarted: entry(1, message.AttemptStarted),
   TransportChosen: entry(1, message.TransportChosen),
@@ -44,6 +45,10 @@ export const CATALOGUE = {
   Rescheduled: entry(1, message.Rescheduled),
   TransportAssigned: entry(1, message.TransportAssigned),
   Cancelled: entry(1, message.Cancelled),
+} as const;
+
+/** What stands on the streams of everything else: destinations, policies, endpoints, the archive. */
+const INSTALLATION_EVENTS = {
   HoldRuleAdded: entry(1, installation.HoldRuleAdded),
   HoldRuleRemoved: entry(1, installation.HoldRuleRemoved),
   IntakePaused: entry(1, installation.IntakePaused),
@@ -61,6 +66,8 @@ export const CATALOGUE = {
   StreamsArchived: entry(1, installation.StreamsArchived),
   StreamsPruned: entry(1, installation.StreamsPruned),
 } as const;
+
+export const CATALOGUE = { ...MESSAGE_EVENTS, ...INSTALLATION_EVENTS } as const;
 
 export type EventType = keyof typeof CATALOGUE;
 export type EventData<T extends EventType> = z.infer<(typeof CATALOGUE)[T]["data"]>;
@@ -87,6 +94,11 @@ export interface Envelope {
 
 export type StoredEvent = Envelope & Fact;
 export type StoredEventOf<T extends EventType> = Envelope & FactOf<T>;
+/** What folds of messages know: a new event of messages does not compile where they overlook it. */
+export type StoredMessageEvent = StoredEventOf<keyof typeof MESSAGE_EVENTS>;
+
+export const isMessageEvent = (event: StoredEvent): event is StoredMessageEvent =>
+  Object.hasOwn(MESSAGE_EVENTS, event.type);
 
 /** An event that this program cannot read: unknown type, newer schema, or data out of shape. */
 export class UnreadableEvent extends Error {

@@ -2,7 +2,7 @@
  * The queue projection: one row per message, which is what schedules attempts, answers
  * `queue list`, and says which bodies are still needed.
  */
-import type { StoredEvent } from "../catalogue.ts";
+import { isMessageEvent, type StoredEvent } from "../catalogue.ts";
 import type { Projection } from "../projection.ts";
 
 /** `attempting` means that an AttemptStarted has no outcome yet. */
@@ -103,12 +103,13 @@ export const queueProjection: Projection<QueueRow> = {
     queue_sender: "(lower(sender), stream)",
     queue_recipient: "(lower(recipient), stream)",
   },
-  key: (event) => event.stream,
+  key: (event) => isMessageEvent(event) ? event.stream : undefined,
   apply,
   forget: () => undefined,
 };
 
 function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefined {
+  if (!isMessageEvent(event)) return row;
   const at = Date.parse(event.time);
   if (event.type === "Enqueued") {
     const d = event.data;
@@ -199,23 +200,6 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "DSNSent":
       if (event.data.kind === "delayed") return { ...next, delay_reported: 1 };
       return row.report_due === null ? next : { ...next, report_due: null, body: null };
-    case "DestinationDown":
-    case "DestinationUp":
-    case "HoldRuleAdded":
-    case "HoldRuleRemoved":
-    case "IntakePaused":
-    case "IntakeResumed":
-    case "MtaStsPolicyStored":
-    case "TLSReportStarted":
-    case "TLSReportSent":
-    case "AddressSuppressed":
-    case "SuppressionLifted":
-    case "WebhookAdvanced":
-    case "WebhookParked":
-    case "WebhookResumed":
-    case "StreamsArchived":
-    case "StreamsPruned":
-      return next;
   }
 }
 

@@ -6,7 +6,7 @@
  */
 import { ADMISSION_STREAM, type AdmissionState, evolveAdmission } from "../../actors/admission.ts";
 import { evolve, type Message } from "../../actors/message.ts";
-import type { StoredEvent } from "../../events/catalogue.ts";
+import { isMessageEvent, type StoredEvent } from "../../events/catalogue.ts";
 import { examine, type Examined, repair } from "../../events/doctor.ts";
 import type { DoctorFinding } from "../../events/doctor/finding.ts";
 import type { BeginFold } from "../../events/doctor/streams.ts";
@@ -54,19 +54,17 @@ const command: Command = {
   },
 };
 
-/** Every stream is a message, but for those of operators' acts on new mail, policies, reports. */
+/** Folds messages, and operators' acts on new mail; the facts on other streams need no fold. */
 const beginFold: BeginFold = (stream) => {
-  if (NO_MESSAGES.test(stream)) return () => {};
   if (stream === ADMISSION_STREAM) {
     let state: AdmissionState = { version: 0, rules: [] };
     return (event: StoredEvent) => void (state = evolveAdmission(state, event));
   }
   let message: Message | undefined;
-  return (event: StoredEvent) => void (message = evolve(message, event));
+  return (event: StoredEvent) => {
+    if (message || isMessageEvent(event)) message = evolve(message, event);
+  };
 };
-
-/** Streams of facts that need no fold: src/tls/mta_sts_cache.ts, src/tls/reports/reporter.ts. */
-const NO_MESSAGES = /^(?:(?:mta-sts|tls-report|destination|suppression|webhook) |retention$)/;
 
 function findingLines({ kind, where, what, means, repair, remedy, note }: DoctorFinding): string {
   const lines = [`${note ? "note: " : ""}${kind}: ${where}: ${what}`, `    means   ${means}`];

@@ -252,6 +252,7 @@ describe("evolve", () => {
         [enqueued(), end, started(1)],
         [enqueued(), started(1), started(2)],
         [enqueued(), failedTemporarily()],
+        [enqueued(), { type: "IntakePaused", data: { who: "op", why: "x" } } satisfies Fact],
       ]
     ) assert.throws(() => fold(stored(facts)), ImpossibleEvent);
   });
