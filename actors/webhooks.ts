@@ -8,7 +8,8 @@
  * At most so many events of an endpoint are in its window: read, and not taken yet. An event that
  * is not taken is tried again with growing waits, while others go on; an endpoint that takes
  * nothing is probed with one event at a time, and parked when that has lasted too long: nothing
- * more is sent until somebody resumes it. What happened meanwhile is still in the log.
+ * more is sent until somebody resumes it. What happened meanwhile is still in the log,
+ * but for what retention has taken out of the store: it waits for endpoints that are not parked.
  */
 import type { StoredEvent } from "../events/catalogue.ts";
 import { type WebhookRow, webhookStream } from "../events/projections/webhooks.ts";
@@ -140,6 +141,19 @@ export class Webhooks {
     return this.#endpoints.map((endpoint) =>
       stateOf(endpoint, this.#ports, this.#runners.get(endpoint.name))
     );
+  }
+
+  /**
+   * The position up to which the log is needed no more: every endpoint that is not parked has been
+   * told, or is to be told nothing. Infinity when there is none.
+   */
+  get toldUpTo(): number {
+    const positions = this.#endpoints.map(({ name }) => {
+      const row = this.#ports.row(name);
+      if (!row || row.parked !== null) return Infinity;
+      return this.#runners.get(name)?.position ?? row.position;
+    });
+    return Math.min(Infinity, ...positions);
   }
 
   /**

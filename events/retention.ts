@@ -2,7 +2,8 @@
  * Retention: what has been finished for long enough leaves the store for the archive.
  *
  *   1. Streams are chosen in the order of their names, whose every event a checkpoint covers, and
- *      not the last one: what a start checks stays in the store.
+ *      not the last one: what a start checks stays in the store, as does what webhooks have not
+ *      been told yet.
  *   2. Their events are written to a file of the archive, which is fsynced and gets its name.
  *   3. StreamsArchived names the file, with its hash. Now it counts.
  *   4. The streams are pruned, a few at a time with pauses, so that no delivery waits for it.
@@ -78,9 +79,14 @@ export class Retention {
 
   /**
    * Archives and prunes what was finished more than `keep` milliseconds ago; of days, whole ones.
+   * @param told the position behind which events are still to be told to somebody, and stay
    * @throws StoreUnavailable, ArchiveDamaged, or what the disk says; run again, it goes on
    */
-  async run(keep: number, signal: AbortSignal): Promise<Archived> {
+  async run(
+    keep: number,
+    signal: AbortSignal,
+    told: () => number = () => Infinity,
+  ): Promise<Archived> {
     const { clock, files } = this.ports;
     const known = await this.#recorded();
     const names = new Set(known.archived.map(({ file }) => file));
@@ -92,7 +98,7 @@ export class Retention {
     const before = keep < DAY ? now - keep : Math.floor((now - keep) / DAY) * DAY;
     const total = { streams: 0, events: 0, files: 0 };
     let number = known.archived.length;
-    for await (const { day, streams } of this.#batches(before, signal)) {
+    for await (const { day, streams } of this.#batches(before, told(), signal)) {
       const file = `${day}-${String(++number).padStart(6, "0")}.jsonl.gz`;
       const whole = await this.#archive(file, streams, before, signal);
       if (signal.aborted) break;
@@ -117,10 +123,11 @@ export class Retention {
   /** Streams that may go, by the day on which they began. */
   async *#batches(
     before: number,
+    told: number,
     signal: AbortSignal,
   ): AsyncGenerator<{ readonly day: string; readonly streams: Map<string, number[]> }> {
     const { view } = this.ports;
-    const below = await view.lastCheckpointFrom();
+    const below = Math.min(await view.lastCheckpointFrom(), told + 1);
     let batch: { day: string; streams: Map<string, number[]> } | undefined;
     for (let after = "";;) {
       const page = await view.finished(after, PAGE);

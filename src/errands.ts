@@ -95,7 +95,12 @@ export class Errands {
         stop: () => suppressions.stop(),
       },
       { name: "webhooks", start: () => webhooks.start(), stop: () => webhooks.stop() },
-      retentionChore(retention, () => this.#config.retention.keep, { clock, log }),
+      retentionChore(
+        retention,
+        () => this.#config.retention.keep,
+        () => webhooks.toldUpTo,
+        { clock, log },
+      ),
     ];
   }
 }

@@ -127,6 +127,23 @@ describe("webhooks", () => {
     }
   });
 
+  it("say up to where the log is needed no more, which is not for one that is parked", () =>
+    withHook(async (hook) => {
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await calm(hook);
+      const told = hook.given.store.head();
+      assert.equal(hook.webhooks.toldUpTo, told);
+      hook.answer = () => 500;
+      await hook.append("m2", 0, enqueued(), started(1), delivered);
+      await hook.append("m3", 0, enqueued());
+      await calm(hook);
+      assert.equal(hook.webhooks.toldUpTo, told + 2, "the event that it did not take stays");
+      hook.answer = () => 410;
+      await calm(hook, DAY);
+      assert.ok(hook.state().parked);
+      assert.equal(hook.webhooks.toldUpTo, Infinity);
+    }));
+
   it("write and read nothing when there are none", async () => {
     const given = await givenStore();
     try {

@@ -251,6 +251,19 @@ describe("retention", () => {
     assert.equal((await given.store.readStream(A)).length, 3);
   });
 
+  it("keeps what a webhook still has to be told", async () => {
+    await messages();
+    await later();
+    const endOf = async (stream: string) => (await given.store.readStream(stream)).at(-1)!.position;
+    const [a, b] = [await endOf(A), await endOf(B)];
+    const upTo = (position: number) =>
+      finish(given.retention.run(KEEP, new AbortController().signal, () => position));
+    assert.equal((await upTo(a - 1)).streams, 0);
+    assert.equal((await upTo(b)).streams, 2, "A and B");
+    assert.equal((await given.store.readStream(C)).length, 3);
+    assert.equal((await upTo(Infinity)).streams, 1);
+  });
+
   it("is the only way by which events leave", async () => {
     await messages();
     const db = new DatabaseSync(databasePath(given.dataDir));
