@@ -11,6 +11,7 @@ import {
   type QueueView,
   type SubmissionCount,
   type SubmissionCounts,
+  type WaitLimit,
 } from "./projections/queue.ts";
 import { StoreUnavailable } from "./store.ts";
 
@@ -25,6 +26,12 @@ const ORDER: Record<QueueSort, (direction: string) => string> = {
 
 /** What waits for its time. The index is named: the planner would prefer the one by state, and sort. */
 export const SCHEDULE = "queue INDEXED BY queue_due WHERE state = 'queued'";
+
+/** The same in the orders in which waits end. */
+export const WAITING: Record<WaitLimit, string> = {
+  expires: "queue INDEXED BY queue_expires WHERE state = 'queued' AND expires IS NOT NULL",
+  ages_from: "queue INDEXED BY queue_ages_from WHERE state = 'queued'",
+};
 
 /**
  * Every method throws StoreUnavailable when the database cannot be read.
@@ -63,6 +70,33 @@ export class SqliteQueueView implements QueueView, SubmissionCounts {
       after,
     );
     return row?.due ?? undefined;
+  }
+
+  waiting(
+    by: WaitLimit,
+    upTo: number,
+    limit: number,
+    after?: { readonly at: number; readonly stream: string },
+  ): Promise<QueueRow[]> {
+    const upToThen = `SELECT * FROM ${WAITING[by]} AND ${by} <= ?`;
+    const order = `ORDER BY ${by}, stream LIMIT ?`;
+    return after
+      ? this.#all(
+        `${upToThen} AND (${by}, stream) > (?, ?) ${order}`,
+        upTo,
+        after.at,
+        after.stream,
+        limit,
+      )
+      : this.#all(`${upToThen} ${order}`, upTo, limit);
+  }
+
+  async nextWaiting(by: WaitLimit, after: number): Promise<number | undefined> {
+    const row = await this.#one<{ next: number | null }>(
+      `SELECT min(${by}) AS next FROM ${WAITING[by]} AND ${by} > ?`,
+      after,
+    );
+    return row?.next ?? undefined;
   }
 
   attempting(limit: number): Promise<QueueRow[]> {

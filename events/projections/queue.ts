@@ -38,6 +38,11 @@ export type QueueRow = {
   readonly delay_reported: number;
   /** Deadline that the submitter set. */
   readonly expires: number | null;
+  /**
+   * From when its lifetime counts: its arrival, the time until which it was to be held (RFC 4865),
+   * or its release by an operator.
+   */
+  readonly ages_from: number;
   /** How many recipients the submission had. */
   readonly recipients: number;
   /** Operator's choice of transport, if any. */
@@ -63,7 +68,7 @@ export const domainOf = (address: string): string =>
 
 export const queueProjection: Projection<QueueRow> = {
   name: "queue",
-  version: 5,
+  version: 6,
   columns: {
     stream: "TEXT",
     version: "INTEGER",
@@ -78,6 +83,7 @@ export const queueProjection: Projection<QueueRow> = {
     priority: "INTEGER",
     delay_reported: "INTEGER",
     expires: "INTEGER",
+    ages_from: "INTEGER",
     recipients: "INTEGER",
     override: "TEXT",
     transport: "TEXT",
@@ -94,6 +100,8 @@ export const queueProjection: Projection<QueueRow> = {
   body: "body",
   indexes: {
     queue_due: "(due, stream) WHERE state = 'queued'",
+    queue_expires: "(expires, stream) WHERE state = 'queued' AND expires IS NOT NULL",
+    queue_ages_from: "(ages_from, stream) WHERE state = 'queued'",
     queue_state: "(state, stream)",
     queue_pending: "(stream) WHERE finished IS NULL",
     queue_report: "(report_due, stream) WHERE report_due IS NOT NULL",
@@ -127,6 +135,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
       priority: d.priority ?? 0,
       delay_reported: 0,
       expires: d.expires === undefined ? null : Date.parse(d.expires),
+      ages_from: Math.max(at, Date.parse(d.due)),
       recipients: d.recipients ?? 1,
       override: null,
       transport: null,
@@ -182,13 +191,12 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
         };
     case "Held":
       return { ...next, state: "held", due: null, last_error: event.data.why };
-    case "Released":
+    case "Released": {
+      const due = Date.parse(event.data.due);
+      return { ...next, state: "queued", due, ages_from: due };
+    }
     case "Rescheduled":
-      return {
-        ...next,
-        state: "queued",
-        due: Date.parse(event.data.due),
-      };
+      return { ...next, state: "queued", due: Date.parse(event.data.due) };
     case "TransportAssigned":
       return { ...next, override: event.data.transport };
     case "Cancelled":
@@ -228,6 +236,9 @@ export interface QueueFilter {
 export const QUEUE_SORTS = ["created", "due", "size", "attempts", "domain"] as const;
 export type QueueSort = (typeof QUEUE_SORTS)[number];
 
+/** What may end the wait of a message: its deadline, or its age. */
+export type WaitLimit = "expires" | "ages_from";
+
 /** Queries over the rows; each engine answers them in its own way. */
 export interface QueueView {
   get(stream: string): Promise<QueueRow | undefined>;
@@ -239,6 +250,15 @@ export interface QueueView {
   ): Promise<QueueRow[]>;
   /** The earliest due time later than `after` of all queued rows; undefined when there is none. */
   nextDue(after: number): Promise<number | undefined>;
+  /** Queued rows for which a limit is at or before `upTo`, by (limit, stream), after that cursor. */
+  waiting(
+    by: WaitLimit,
+    upTo: number,
+    limit: number,
+    after?: { readonly at: number; readonly stream: string },
+  ): Promise<QueueRow[]>;
+  /** The earliest of these limits later than `after`; undefined when there is none. */
+  nextWaiting(by: WaitLimit, after: number): Promise<number | undefined>;
   /** Rows whose attempt has no outcome; after a start these are what a crash left open. */
   attempting(limit: number): Promise<QueueRow[]>;
   /** Rows whose report is to be sent, by (report_due, stream). */

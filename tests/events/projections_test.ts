@@ -5,7 +5,7 @@ import fc from "fast-check";
 import type { Fact } from "../../events/catalogue.ts";
 import type { Projection, Row } from "../../events/projection.ts";
 import { queueProjection, type QueueRow } from "../../events/projections/queue.ts";
-import { SCHEDULE } from "../../events/sqlite_queue_view.ts";
+import { SCHEDULE, WAITING } from "../../events/sqlite_queue_view.ts";
 import {
   cancelled,
   delivered,
@@ -151,6 +151,30 @@ describe("the queue's views", () => {
     assert.equal(streams(await view.attempting(10)), "m3");
   });
 
+  it("says whose wait ends by a deadline or by age, in order, from a cursor", async () => {
+    const { view, store } = given;
+    const message = (stream: string, data: Parameters<typeof enqueued>[0], more: Fact[] = []) =>
+      store.append([{ stream, expectedVersion: 0, facts: [enqueued(data), ...more] }]);
+    await message("n1", { expires: due(9) });
+    await message("n2", { expires: due(8) }, [started(1)]);
+    await message("n3", { expires: due(7) }, [{ type: "Held", data: act }]);
+    await message("n4", { expires: due(6), due: due(60) });
+    const later = START + 600_000;
+    assert.equal(await view.nextWaiting("expires", 0), START + 6 * 60_000);
+    assert.equal(await view.nextWaiting("expires", START + 9 * 60_000), undefined);
+    assert.equal(streams(await view.waiting("expires", START + 9 * 60_000 - 1, 10)), "n4");
+    assert.equal(streams(await view.waiting("expires", later, 10)), "n4 n1");
+    const [first] = await view.waiting("expires", later, 1);
+    const cursor = { at: first!.expires!, stream: first!.stream };
+    assert.equal(streams(await view.waiting("expires", later, 10, cursor)), "n1");
+    // A message that was to be held ages from then on, one that was released from its release.
+    assert.equal(streams(await view.waiting("ages_from", later, 10)), "n1 m2 m1");
+    const release = { type: "Released", data: { ...act, due: due(30) } } as const;
+    await store.append([{ stream: "n3", expectedVersion: 2, facts: [release] }]);
+    assert.equal(await view.nextWaiting("ages_from", later), START + 30 * 60_000);
+    assert.equal(streams(await view.waiting("expires", later, 10)), "n4 n3 n1");
+  });
+
   it("filters by every criterion", async () => {
     assert.equal(await list({}), "m1 m2 m3 m4 m5 m6");
     assert.equal(await list({ ids: ["m5", "m1", "none"] }), "m1 m5");
@@ -198,6 +222,10 @@ describe("the queue's views", () => {
           "due",
         ],
         [`SELECT min(due) FROM ${SCHEDULE} AND due > 1`, "due"],
+        ...(["expires", "ages_from"] as const).flatMap((by) => [
+          [`SELECT * FROM ${WAITING[by]} AND ${by} <= 9 ORDER BY ${by}, stream`, by],
+          [`SELECT min(${by}) FROM ${WAITING[by]} AND ${by} > 1`, by],
+        ]),
         ["SELECT * FROM queue WHERE state = 'attempting' ORDER BY stream", "state"],
         ["SELECT * FROM queue WHERE finished IS NULL ORDER BY stream", "pending"],
         ["SELECT * FROM queue WHERE domain = 'a' ORDER BY stream", "domain"],

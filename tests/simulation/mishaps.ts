@@ -63,6 +63,8 @@ export class Mishaps {
       get: (stream) => glitch(real.get(stream)),
       due: (now, limit, after) => glitch(real.due(now, limit, after)),
       nextDue: (after) => glitch(real.nextDue(after)),
+      waiting: (by, upTo, limit, after) => glitch(real.waiting(by, upTo, limit, after)),
+      nextWaiting: (by, after) => glitch(real.nextWaiting(by, after)),
       attempting: (limit) => glitch(real.attempting(limit)),
       reports: (limit) => glitch(real.reports(limit)),
       reportsOf: (submission, limit) => glitch(real.reportsOf(submission, limit)),

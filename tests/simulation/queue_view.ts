@@ -4,6 +4,7 @@ import type {
   QueueRow,
   QueueState,
   QueueView,
+  WaitLimit,
 } from "../../events/projections/queue.ts";
 import { QUEUE_STATES, queueProjection } from "../../events/projections/queue.ts";
 import { StoreUnavailable } from "../../events/store.ts";
@@ -38,6 +39,35 @@ export class VirtualQueueView implements QueueView {
       let next: number | undefined;
       for (const { state, due } of this.#rows()) {
         if (state === "queued" && due! > after && due! < (next ?? Infinity)) next = due!;
+      }
+      return next;
+    });
+  }
+
+  waiting(
+    by: WaitLimit,
+    upTo: number,
+    limit: number,
+    after?: { readonly at: number; readonly stream: string },
+  ): Promise<QueueRow[]> {
+    return this.#ask(() =>
+      this.#rows()
+        .filter((row) => row.state === "queued" && row[by] !== null && row[by] <= upTo)
+        .filter((row) =>
+          !after || row[by]! > after.at || (row[by] === after.at && row.stream > after.stream)
+        )
+        .sort((a, b) => a[by]! - b[by]! || compare(a.stream, b.stream))
+        .slice(0, limit)
+    );
+  }
+
+  nextWaiting(by: WaitLimit, after: number): Promise<number | undefined> {
+    return this.#ask(() => {
+      let next: number | undefined;
+      for (const row of this.#rows()) {
+        const at = row[by];
+        if (row.state !== "queued" || at === null || at <= after) continue;
+        next = Math.min(next ?? at, at);
       }
       return next;
     });
