@@ -33,6 +33,11 @@ export interface Message {
   readonly enqueued: EventData<"Enqueued">;
   /** Epoch milliseconds. */
   readonly arrived: number;
+  /**
+   * From when its lifetime counts, epoch milliseconds: its arrival, the time until which it was to
+   * be held (RFC 4865), or its release by an operator.
+   */
+  readonly agesFrom: number;
   /** Attempts started so far. */
   readonly attempts: number;
   /** When the next attempt is due, epoch milliseconds; while attempting: if this one fails. */
@@ -61,6 +66,9 @@ export const FAULTS_BEFORE_HOLD = 3;
 
 export const INTERRUPTED = "interrupted, outcome unknown";
 
+const MINUTE = 60_000;
+const HOUR = 60 * MINUTE;
+
 export type Command =
   | { readonly type: "Enqueue"; readonly data: EventData<"Enqueued"> }
   | {
@@ -81,8 +89,8 @@ export type Command =
     readonly policy: RetryPolicy;
   }
   | { readonly type: "NoteFindings"; readonly findings: readonly Finding[] }
-  /** Its destination is down, and it has waited for its whole lifetime. */
-  | { readonly type: "Expire"; readonly now: number; readonly why: string }
+  /** It waits, and its lifetime is over; `why` is what it waited for, where that is known. */
+  | { readonly type: "Expire"; readonly now: number; readonly why?: string }
   /** Its deadline has passed; `why` is what it waited for, where that is known. */
   | { readonly type: "MissDeadline"; readonly why?: string }
   /** A crash of the process cut the attempt short. */
@@ -129,7 +137,8 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
     case "StartAttempt": {
       expect(command.type, state, "queued");
       const attempt = state.attempts + 1;
-      const next = nextAttemptAt(command.policy, attempt, command.now, command.random);
+      const { policy, now, random } = command;
+      const next = withinLifetime(nextAttemptAt(policy, attempt, now, random), state, command);
       return [
         {
           type: "AttemptStarted",
@@ -160,27 +169,12 @@ export function decide(command: Command, state: Message | undefined): Fact[] {
     }
     case "Expire": {
       expect(command.type, state, "queued");
-      const hours = Math.floor(ageOf(state, command.now) / 3_600_000);
-      const reason = `gave up after ${hours} hours: its destination is down: ${command.why}`;
-      return [{
-        type: "Failed",
-        data: { permanent: true, result: "timeout", class: "network", reason },
-      }];
+      const spent = `gave up after ${duration(ageOf(state, command.now))}`;
+      return [waitedTooLong(spent, LIFETIME_OVER, command.why, state)];
     }
     case "MissDeadline": {
       expect(command.type, state, "queued");
-      const why = command.why ?? (state.lastFailure && plainReason(state.lastFailure.reason)) ??
-        "it was not tried before";
-      return [{
-        type: "Failed",
-        data: {
-          permanent: true,
-          result: "timeout",
-          class: "network",
-          reason: `${givenUpForDeadline(state)}: ${why}`,
-          enhanced: DELIVERY_TIME_EXPIRED,
-        },
-      }];
+      return [waitedTooLong(givenUpForDeadline(state), DEADLINE_OVER, command.why, state)];
     }
     case "Fault": {
       expect(command.type, state, "attempting");
@@ -251,15 +245,54 @@ function expect(command: string, state: Message, ...allowed: Status[]): void {
 export const plainReason = (reason: string): string =>
   reason.replace(/^gave up (?:after [^:]+|for the deadline \S+): /, "");
 
-/** RFC 3463, section 3.5: the message was not delivered in time. */
-const DELIVERY_TIME_EXPIRED = "5.4.7";
+/** Delivery time expired: RFC 3463, section 3.5, for good where that was asked for: RFC 2852, 4.1.4. */
+const LIFETIME_OVER = "4.4.7";
+const DEADLINE_OVER = "5.4.7";
 
 const givenUpForDeadline = ({ enqueued }: Message): string =>
   `gave up for the deadline ${enqueued.expires}`;
 
-/** How long a message has been in the queue; one that was to be held (RFC 4865), since its release. */
-export const ageOf = ({ arrived, enqueued }: Message, now: number): number =>
-  now - Math.max(arrived, Date.parse(enqueued.due));
+/** The failure of a message that waits: with what it waited for, or else its latest failure. */
+function waitedTooLong(
+  spent: string,
+  enhanced: string,
+  why: string | undefined,
+  { lastFailure }: Message,
+): Fact {
+  const last = why === undefined ? lastFailure : undefined;
+  const reason = why ??
+    (last ? plainReason(last.reason) : "it was not tried: its turn did not come");
+  return {
+    type: "Failed",
+    data: {
+      permanent: true,
+      result: "timeout",
+      class: last?.class ?? "network",
+      reason: `${spent}: ${reason}`,
+      enhanced,
+      ...(last?.remoteMTA === undefined ? {} : { remoteMTA: last.remoteMTA }),
+      ...(last?.reply === undefined ? {} : { reply: last.reply }),
+    },
+  };
+}
+
+/** How long a message has been in the queue, milliseconds; from when that counts: `agesFrom`. */
+export const ageOf = ({ agesFrom }: Message, now: number): number => now - agesFrom;
+
+/** The last attempt is made when the lifetime ends. */
+function withinLifetime(
+  at: number,
+  { agesFrom }: Message,
+  { now, policy }: { readonly now: number; readonly policy: RetryPolicy },
+): number {
+  const end = agesFrom + policy.lifetime;
+  return end > now ? Math.min(at, end) : at;
+}
+
+function duration(ms: number): string {
+  const [n, unit] = ms < HOUR ? [ms / MINUTE, "minute"] : [ms / HOUR, "hour"];
+  return `${Math.floor(n)} ${unit}${Math.floor(n) === 1 ? "" : "s"}`;
+}
 
 /** Whether the deadline of a message is over at a time. */
 export const isOverdue = ({ enqueued: { expires } }: Message, at: number): boolean =>
@@ -281,8 +314,8 @@ function outcomeFact(
   const hint = !outcome.permanent && reply?.code.toString().startsWith("4")
     ? retryHint(reply.text)
     : undefined;
-  const next = Math.max(state.due, now + (hint ?? 0));
-  const old = age >= policy.lifetime && `${Math.floor(age / 3_600_000)} hours`;
+  const next = withinLifetime(Math.max(state.due, now + (hint ?? 0)), state, { now, policy });
+  const old = age >= policy.lifetime && duration(age);
   const spent = !outcome.permanent && (
     attempts || old
       ? `gave up after ${attempts || old}`
@@ -319,6 +352,7 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
       version: event.version,
       enqueued: event.data,
       arrived: Date.parse(event.time),
+      agesFrom: Math.max(Date.parse(event.time), Date.parse(event.data.due)),
       attempts: 0,
       due: Date.parse(event.data.due),
       faults: 0,
@@ -385,9 +419,11 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     case "Held":
       must("queued", "attempting");
       return { ...ended(next), status: "held" };
-    case "Released":
+    case "Released": {
       must("held");
-      return { ...next, status: "queued", due: Date.parse(event.data.due), faults: 0 };
+      const due = Date.parse(event.data.due);
+      return { ...next, status: "queued", due, agesFrom: due, faults: 0 };
+    }
     case "Rescheduled":
       must("queued");
       return { ...next, due: Date.parse(event.data.due) };

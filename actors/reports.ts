@@ -44,7 +44,7 @@ export function decideReport(
   if (failure.permanent) return decideNotice("failed", state);
   if (state.delayReported || failure.reason === INTERRUPTED) return undefined;
   if (state.attempts < policy.delayNoticeAfter) return undefined;
-  const until = lastAttemptAt(policy, state.attempts, state.due, state.arrived);
+  const until = lastAttemptAt(policy, state.attempts, state.due, state.agesFrom);
   return decideNotice("delayed", state, until);
 }
 

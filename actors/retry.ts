@@ -10,7 +10,7 @@ export interface RetryPolicy {
   readonly maxAttempts: number;
   /** The sender hears of the delay after this attempt. */
   readonly delayNoticeAfter: number;
-  /** A message older than this is given up with the next failure, or while it waits in line. */
+  /** A message older than this is given up with the next failure, or while it waits. */
   readonly lifetime: number;
 }
 
@@ -41,19 +41,18 @@ export function nextAttemptAt(
 
 /**
  * When the last attempt is due (without jitter), if the one after `attempt` is due at `due` and the
- * message arrived at `arrived`.
+ * lifetime of the message counts from `agesFrom`.
  */
 export function lastAttemptAt(
   policy: RetryPolicy,
   attempt: number,
   due: number,
-  arrived: number,
+  agesFrom: number,
 ): number {
+  const end = agesFrom + policy.lifetime;
   let at = due;
-  for (let n = attempt + 1; n < policy.maxAttempts && at < arrived + policy.lifetime; n++) {
-    at += waitAfter(policy, n);
-  }
-  return at;
+  for (let n = attempt + 1; n < policy.maxAttempts && at < end; n++) at += waitAfter(policy, n);
+  return Math.min(at, Math.max(due, end));
 }
 
 /**
