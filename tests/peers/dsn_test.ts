@@ -1,38 +1,25 @@
 /**
  * Reports to senders, read by others: delivered by Postfix with and without DSN and SMTPUTF8, taken
- * apart by Python's email package, and understood by the bounce detector of Mailman.
+ * apart by Python's email package, and understood by the bounce detector of Mailman and by a bounce
+ * parser from npm. Reports on several recipients are in together_test.ts.
  */
 import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { dataOf, exportedEvents, historyOf } from "./history.ts";
-import { type Postfix, run, startPostfix } from "./postfix.ts";
+import { type Postfix, startPostfix } from "./postfix.ts";
+import { detectBounce, handleBounce, parseReport } from "./report_readers.ts";
 import { everythingTo, Server } from "./serve.ts";
-import { parseReport } from "./submit.ts";
+import { submitWithDsn } from "./submit.ts";
 import { until } from "./wait.ts";
 
-const PYTHON = new URL("./python/", import.meta.url).pathname;
-/** Which has flufl.bounce, as the package python3-flufl.bounce brings it. */
-const DEBIAN_PYTHON = "/usr/bin/python3";
-
-const send = (
-  server: Server,
-  from: string,
-  id: string,
-  parameters: string,
-  ...recipients: string[]
-): Promise<string> =>
-  run("python3", [
-    `${PYTHON}send_dsn.py`,
-    String(server.smtpPort),
-    from,
+const send = (server: Server, id: string, parameters: string, to: string): Promise<void> =>
+  submitWithDsn({
+    port: server.smtpPort,
+    from: `${id}@example.net`,
     id,
     parameters,
-    ...recipients,
-  ]);
-
-async function detect(file: string): Promise<{ permanent: string[]; temporary: string[] }> {
-  return JSON.parse(await run(DEBIAN_PYTHON, [`${PYTHON}detect_bounce.py`, file]));
-}
+    to: [to],
+  });
 
 const arrived = (postfix: Postfix, user: string): Promise<string> =>
   until(`a report in the mailbox of ${user}`, 25_000, async () => {
@@ -40,14 +27,32 @@ const arrived = (postfix: Postfix, user: string): Promise<string> =>
     return file;
   });
 
-const USERS = ["alice", "one", "many", "utf", "full"];
+const USERS = ["alice", "failed", "delayed", "one", "utf"];
+
+/** ORCPT of RFC 6533, section 3: the address in utf-8-addr-xtext, then in the xtext of RFC 3461. */
+const ORCPT = "ORCPT=utf-8;d\\x{F6}rte@example.org";
+
+/** What bounce-handler finds in a report on one recipient. */
+const bounce = (id: string, recipient: string, action: string, status: string) => [
+  { recipient, action, status, messageid: `<${id}@peers.example>` },
+];
 
 describe("Reports over Postfix that offers DSN and SMTPUTF8", () => {
   let postfix: Postfix;
   let server: Server;
   before(async () => {
-    postfix = await startPostfix({ users: USERS, main: { smtputf8_enable: "yes" } });
-    server = await Server.prepare({ routing: everythingTo(postfix.port) });
+    postfix = await startPostfix({
+      users: USERS,
+      main: {
+        smtputf8_enable: "yes",
+        smtpd_recipient_restrictions:
+          "check_recipient_access inline:{ {later@example.net = 450 4.7.1 Not yet} }",
+      },
+    });
+    server = await Server.prepare({
+      routing: everythingTo(postfix.port),
+      queue: 'retry = ["1s"]\nmax_attempts = 1000\ndelay_notice_after = 2\n',
+    });
     await server.start();
   });
   after(async () => {
@@ -55,40 +60,52 @@ describe("Reports over Postfix that offers DSN and SMTPUTF8", () => {
     await postfix?.stop();
   });
 
-  it("tell of several recipients at once, each with its reply, and carry ENVID and ORCPT", async () => {
-    const gone = ["gone1@example.net ORCPT=rfc822;First+2BTag@example.org", "gone2@example.net"];
-    await send(server, "many@example.net", "many", "RET=HDRS ENVID=QQ+2B314159", ...gone);
-    const file = await arrived(postfix, "many");
+  it("tell of a failure", async () => {
+    await send(server, "failed", "RET=FULL", "nobody@example.net");
+    const file = await arrived(postfix, "failed");
     const report = await parseReport(file);
     assert.deepEqual(report.defects, []);
-    assert.deepEqual([report.type, report.reportType], ["multipart/report", "delivery-status"]);
-    assert.match(report.autoSubmitted ?? "", /^auto-replied/);
-    const [message, ...recipients] = report.status;
-    assert.equal(message?.["Original-Envelope-Id"], "QQ+314159");
+    assert.deepEqual(report.parts, ["text/plain", "message/delivery-status", "message/rfc822"]);
+    const [, recipient] = report.status;
+    assert.deepEqual([recipient?.["Action"], recipient?.["Status"]], ["failed", "5.1.1"]);
+    assert.match(report.original, /^Message-ID: <failed@peers\.example>\n\ntext\n$/m);
     assert.deepEqual(
-      recipients.map((one) => [one["Final-Recipient"], one["Action"], one["Status"]]).sort(),
-      [
-        ["rfc822; gone1@example.net", "failed", "5.1.1"],
-        ["rfc822; gone2@example.net", "failed", "5.1.1"],
-      ],
+      await handleBounce(file),
+      bounce("failed", "nobody@example.net", "failed", "5.1.1"),
     );
-    const originals = recipients.map((one) => one["Original-Recipient"]).filter(Boolean);
-    assert.deepEqual(originals, ["rfc822; First+Tag@example.org"]);
-    assert.match(report.text, /gone1@example\.net/);
-    assert.match(report.text, /gone2@example\.net/);
-    assert.match(report.text.replace(/\s+/g, " "), /typing errors/);
-    assert.deepEqual(await detect(file), {
+    assert.deepEqual(await detectBounce(file), {
       temporary: [],
-      permanent: ["First+Tag@example.org", "gone2@example.net"],
+      permanent: ["nobody@example.net"],
     });
     const text = await Deno.readTextFile(file);
-    assert.match(text, /^In-Reply-To: <many@peers\.example>$/m);
-    assert.match(text, /^References: <many@peers\.example>$/m);
-    assert.equal((await postfix.mailboxFiles("many")).length, 1, "one report for both");
+    assert.match(text, /^In-Reply-To: <failed@peers\.example>$/m);
+    assert.match(text, /^References: <failed@peers\.example>$/m);
+  });
+
+  it("tell of a delay, once, and until when it is tried", async () => {
+    await send(server, "delayed", "", "later@example.net");
+    const file = await arrived(postfix, "delayed");
+    const report = await parseReport(file);
+    assert.deepEqual(report.defects, []);
+    const [, recipient] = report.status;
+    assert.deepEqual([recipient?.["Action"], recipient?.["Status"]], ["delayed", "4.7.1"]);
+    assert.match(recipient?.["Diagnostic-Code"] ?? "", /^smtp; 450 4\.7\.1 .*Not yet/);
+    const [last, until] = ["Last-Attempt-Date", "Will-Retry-Until"].map((name) =>
+      Date.parse(recipient?.[name] ?? "")
+    );
+    assert.ok(until! > last!, `${recipient?.["Will-Retry-Until"]}`);
+    assert.match(report.text.replace(/\s+/g, " "), /after 2 attempts.* It is tried again until/);
+    assert.deepEqual(
+      await handleBounce(file),
+      bounce("delayed", "later@example.net", "delayed", "4.7.1"),
+    );
+    assert.deepEqual(await detectBounce(file), { temporary: ["later@example.net"], permanent: [] });
+    const events = await historyOf(server, "later@example.net", "DSNSent");
+    assert.equal(dataOf(events, "DSNSent").kind, "delayed");
   });
 
   it("are left to Postfix, which offers DSN, where success was asked for", async () => {
-    await send(server, "one@example.net", "one", "", "alice@example.net NOTIFY=SUCCESS");
+    await send(server, "one", "", "alice@example.net NOTIFY=SUCCESS");
     const report = await parseReport(await arrived(postfix, "one"));
     assert.match(report.from ?? "", /postfix\.example\.net/, "the report is Postfix's own");
     assert.equal(report.status[1]?.["Action"], "delivered");
@@ -96,19 +113,41 @@ describe("Reports over Postfix that offers DSN and SMTPUTF8", () => {
     assert.match(String(dataOf(events, "DSNSent").notSent), /offers DSN/);
   });
 
-  it("go by SMTPUTF8 where the message did", async () => {
-    await send(server, "utf@example.net", "utf", "SMTPUTF8", "g\u00f6ne@example.net");
+  it("go by SMTPUTF8 where the message did, in letters of every script (RFC 6533)", async () => {
+    await send(server, "utf", "SMTPUTF8", `g\u00f6ne@example.net ${ORCPT}`);
     const file = await arrived(postfix, "utf");
-    const text = await Deno.readTextFile(file);
-    assert.match(text, /^Content-Type: message\/global-delivery-status$/m);
-    assert.match(text, /^Final-Recipient: utf-8; g\u00f6ne@example\.net$/m);
-    assert.match(text, /^Content-Type: message\/global-headers$/m);
-    assert.match(text, /^Subject: gr\u00fc\u00dfe$/m);
-    assert.deepEqual((await parseReport(file)).parts, [
+    const report = await parseReport(file);
+    assert.deepEqual(report.defects, []);
+    assert.deepEqual(report.parts, [
       "text/plain",
       "message/global-delivery-status",
       "message/global-headers",
     ]);
+    assert.equal(report.subject, "Mail not delivered: g\u00f6ne@example.net");
+    const [message, recipient, ...more] = report.status;
+    assert.equal(message?.["Reporting-MTA"], "dns; queue.example.com");
+    assert.deepEqual(more, []);
+    assert.equal(recipient?.["Original-Recipient"], "utf-8; d\u00f6rte@example.org");
+    assert.equal(recipient?.["Final-Recipient"], "utf-8; g\u00f6ne@example.net");
+    assert.deepEqual([recipient?.["Action"], recipient?.["Status"]], ["failed", "5.1.1"]);
+    // Postfix repeats the address in its reply, and so does the report.
+    assert.match(
+      recipient?.["Diagnostic-Code"] ?? "",
+      /^smtp; 550 5\.1\.1 <g\u00f6ne@example\.net>/,
+    );
+    assert.match(report.original, /^Subject: gr\u00fc\u00dfe$/m);
+    assert.match(report.text, /g\u00f6ne@example\.net was not delivered/);
+    assert.deepEqual(
+      await handleBounce(file),
+      bounce("utf", "d\u00f6rte@example.org", "failed", "5.1.1"),
+    );
+    const [own] = (await exportedEvents(server)).filter(({ type, data }) =>
+      type === "Enqueued" && data.rcptTo === "utf@example.net"
+    );
+    const delivered = await historyOf(server, "utf@example.net", "Delivered");
+    assert.equal(own?.data.smtputf8, true);
+    const { transcript } = dataOf(delivered, "HostTried") as { transcript: { line: string }[] };
+    assert.ok(transcript.some(({ line }) => /^MAIL FROM:<>.* SMTPUTF8\b/.test(line)));
   });
 });
 
@@ -154,7 +193,7 @@ port = ${postfix.port}
   });
 
   it("say that a message was relayed to a host that reports on nothing", async () => {
-    await send(server, "one@example.net", "one", "", "alice@example.net NOTIFY=SUCCESS,FAILURE");
+    await send(server, "one", "", "alice@example.net NOTIFY=SUCCESS,FAILURE");
     const file = await arrived(old, "one");
     const report = await parseReport(file);
     assert.deepEqual(report.defects, []);
@@ -162,11 +201,15 @@ port = ${postfix.port}
     assert.equal(recipient?.["Final-Recipient"], "rfc822; alice@example.net");
     assert.deepEqual([recipient?.["Action"], recipient?.["Status"]], ["relayed", "2.0.0"]);
     assert.match(recipient?.["Diagnostic-Code"] ?? "", /^smtp; 250 2\.0\.0 Ok: queued as/);
-    assert.deepEqual(await detect(file), { temporary: [], permanent: [] });
+    assert.deepEqual(await detectBounce(file), { temporary: [], permanent: [] });
+    assert.deepEqual(
+      await handleBounce(file),
+      bounce("one", "alice@example.net", "relayed", "2.0.0"),
+    );
   });
 
   it("are downgraded to their twin in ASCII", async () => {
-    await send(server, "utf@example.net", "utf", "SMTPUTF8", "g\u00f6ne@example.org");
+    await send(server, "utf", "SMTPUTF8", `g\u00f6ne@example.org ${ORCPT}`);
     const file = await arrived(old, "utf");
     const text = await Deno.readTextFile(file);
     // deno-lint-ignore no-control-regex -- "only ASCII" is what it asks
@@ -178,12 +221,24 @@ port = ${postfix.port}
       "message/delivery-status",
       "message/global-headers",
     ]);
-    const [, recipient] = report.status;
+    assert.equal(report.subject, "Mail not delivered");
+    const [message, recipient, ...more] = report.status;
+    assert.equal(message?.["Reporting-MTA"], "dns; queue.example.com");
+    assert.deepEqual(more, []);
+    assert.equal(recipient?.["Original-Recipient"], "utf-8; d\\x{F6}rte@example.org");
     assert.equal(recipient?.["Final-Recipient"], "utf-8; g\\x{F6}ne@example.org");
-    assert.match(report.text, /g\u00f6ne@example\.org/);
-    const own = (await exportedEvents(server)).filter(({ type, data }) =>
-      type === "Enqueued" && data.rcptTo === "utf@example.net"
+    assert.deepEqual([recipient?.["Action"], recipient?.["Status"]], ["failed", "5.1.1"]);
+    assert.match(recipient?.["Diagnostic-Code"] ?? "", /^smtp; 550 5\.1\.1 <g\?ne@example\.org>/);
+    assert.match(report.original, /^Subject: gr\u00fc\u00dfe$/m, "the header is whole, encoded");
+    assert.match(report.text, /g\u00f6ne@example\.org was not delivered/);
+    assert.deepEqual(
+      await handleBounce(file),
+      bounce("utf", "d\\x{F6}rte@example.org", "failed", "5.1.1"),
     );
-    assert.equal(own[0]?.data.smtputf8, true, "it is stored in its form of SMTPUTF8");
+    const events = await historyOf(server, "utf@example.net", "Delivered");
+    assert.equal(dataOf(events, "Enqueued").smtputf8, true, "it is stored in its form of SMTPUTF8");
+    const { transcript } = dataOf(events, "HostTried") as { transcript: { line: string }[] };
+    assert.ok(transcript.some(({ line }) => line.startsWith("MAIL FROM:<>")));
+    assert.ok(transcript.every(({ line }) => !line.includes("SMTPUTF8")));
   });
 });

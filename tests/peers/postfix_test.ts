@@ -7,8 +7,9 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { assertReplayable, dataOf, exportedEvents, historyOf } from "./history.ts";
 import { type Postfix, startPostfix } from "./postfix.ts";
+import { parseReport } from "./report_readers.ts";
 import { everythingTo, Server } from "./serve.ts";
-import { parseReport, submitWithPython } from "./submit.ts";
+import { submitWithPython } from "./submit.ts";
 import { until } from "./wait.ts";
 
 const MEBIBYTE = 2 ** 20;

@@ -60,24 +60,20 @@ export async function submitWithSwaks(message: Submission): Promise<string> {
   ]);
 }
 
-/** What Python's email package makes of a delivery status notification. */
-export interface ParsedReport {
-  readonly type: string;
-  readonly reportType: string | null;
-  readonly from: string | null;
-  readonly to: string | null;
-  readonly subject: string | null;
-  readonly autoSubmitted: string | null;
-  readonly returnPath: string | null;
-  readonly messageId: string | null;
-  readonly date: string | null;
-  readonly parts: readonly string[];
-  readonly text: string;
-  readonly status: readonly Readonly<Record<string, string>>[];
-  readonly original: string;
-  readonly defects: readonly string[];
+/** A message with DSN parameters, from Python's sockets. */
+export interface DsnSubmission {
+  readonly port: number;
+  readonly from: string;
+  /** One word; the left side of the Message-ID. */
+  readonly id: string;
+  /** Of MAIL. With SMTPUTF8, the Subject is not ASCII. */
+  readonly parameters?: string;
+  /** Addresses, each with the parameters of its RCPT after a blank. */
+  readonly to: readonly string[];
 }
 
-export async function parseReport(file: string): Promise<ParsedReport> {
-  return JSON.parse(await run("python3", [`${PYTHON}parse_report.py`, file])) as ParsedReport;
+/** @throws Error with the command that was refused */
+export async function submitWithDsn(message: DsnSubmission): Promise<void> {
+  const { port, from, id, parameters = "", to } = message;
+  await run("python3", [`${PYTHON}send_dsn.py`, String(port), from, id, parameters, ...to]);
 }
