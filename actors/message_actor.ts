@@ -107,10 +107,10 @@ export async function quarantine(
   }
 }
 
-/** Thrown to unwind when the process ends before an outcome could be recorded. */
-const GONE = Symbol("the process is ending");
+/** Thrown to unwind when the process ends before an outcome is recorded, or the message has left. */
+const GONE = Symbol("the process is ending, or the message has left the store");
 
-/** The process ends, or another writer has ended the attempt: there is nothing left to record. */
+/** The process ends, or another has ended the attempt, or the message: nothing is left to record. */
 export const lostTheMessage = (cause: unknown): boolean =>
   cause === GONE || cause instanceof WrongVersion;
 
@@ -148,7 +148,9 @@ export class MessageActor implements Findings {
   ): Promise<boolean> {
     const { store, router, clock, random } = this.ports;
     this.#state = fold(known ?? await store.readStream(this.stream));
-    const state = this.state;
+    // It came to its end while it waited in line, and is in the archive.
+    if (!this.#state) throw GONE;
+    const state = this.#state;
     if (state.status !== "queued" || state.due > clock.now()) return false;
     if (isOverdue(state, clock.now())) {
       await this.missDeadline();

@@ -156,6 +156,23 @@ describe("an attempt", () => {
     assert.deepEqual([attempted?.message?.status, attempted?.concluded], ["queued", undefined]);
     assert.equal(queue.jobs.length, 1);
   });
+
+  it("is not made of a message that was cancelled and archived while it waited in line", async () => {
+    queue.limits = { concurrency: 1 };
+    const answer = Promise.withResolvers<typeof delivered>();
+    queue.script = () => answer.promise;
+    await queue.supervisor.start();
+    const first = await queue.submit();
+    await queue.untilState(first, "attempting");
+    const waits = await queue.submit();
+    await queue.supervisor.act(waits, { type: "Cancel", who: "operator", why: "test" });
+    const { store } = queue.opened;
+    assert.equal(await store.prune([{ stream: waits, version: 2 }]), 0);
+    answer.resolve(delivered);
+    await queue.untilState(first, "delivered");
+    await queue.until(() => queue.supervisor.running === 0);
+    assert.equal(await store.version(waits), 0, "nothing is written");
+  });
 });
 
 describe("reports", () => {
