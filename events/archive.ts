@@ -30,20 +30,23 @@ export class ArchiveDamaged extends Error {
 }
 
 /** Where the files are. Names are those of StreamsArchived. */
-export interface ArchiveFiles {
+export interface ArchiveFiles extends ArchiveReader {
   /**
    * Writes a file of lines, compressed, and makes it and its name durable; replaces one of that
    * name. @returns SHA-256 over the file, hex, and its octets
    */
   write(name: string, lines: AsyncIterable<string>): Promise<{ sha256: string; octets: number }>;
+  /** Removes what was begun, and every file that is not `kept`. */
+  sweep(kept: (name: string) => boolean): Promise<void>;
+}
+
+export interface ArchiveReader {
   /**
    * The lines of a file again, in pieces of any length.
    * @param sha256 of the file, as `write` returned it
    * @throws ArchiveDamaged, at the latest at the end, when it is not the file that was written
    */
   read(name: string, sha256: string): AsyncIterable<Uint8Array>;
-  /** Removes what was begun, and every file that is not `kept`. */
-  sweep(kept: (name: string) => boolean): Promise<void>;
 }
 
 export class DirectoryArchiveFiles implements ArchiveFiles {
@@ -124,7 +127,7 @@ const OURS = /^\d{4}-\d\d-\d\d-\d{6}\.jsonl\.gz(\.part)?$/;
  * @throws ArchiveDamaged, at the latest behind the last event
  */
 export async function* archivedEvents(
-  files: ArchiveFiles,
+  files: ArchiveReader,
   { file, sha256, events }: ArchiveFile,
 ): AsyncGenerator<RawEvent> {
   let found = 0;
@@ -153,14 +156,14 @@ export async function archiveFiles(log: Pick<RawLog, "stream">): Promise<Archive
  */
 export class SpanningLog implements RawLog {
   readonly #store: RawLog;
-  readonly #files: ArchiveFiles;
+  readonly #files: ArchiveReader;
   readonly #report: (damaged: ArchiveDamaged) => void;
   /** A reader that goes on where it stopped finds the files still open. */
   #reading: { at: number; readonly events: AsyncGenerator<RawEvent> } | undefined;
 
   constructor(
     store: RawLog,
-    files: ArchiveFiles,
+    files: ArchiveReader,
     report: (damaged: ArchiveDamaged) => void = () => {},
   ) {
     this.#store = store;
