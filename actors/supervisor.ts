@@ -15,6 +15,7 @@
  * is read from its beginning.
  */
 import type { Fact, StoredEvent } from "../events/catalogue.ts";
+import { dayStream, DESTINATION_DAYS } from "../events/day_streams.ts";
 import { domainOf } from "../events/projections/queue.ts";
 import { StoreUnavailable, WrongVersion } from "../events/store.ts";
 import type { Change } from "./destination.ts";
@@ -406,8 +407,8 @@ export class Supervisor {
 
   /** Notes in the log, on the destination's own stream, that it is down or up again. */
   async #tell(destination: string, { kind, down }: Change): Promise<void> {
-    const { store, log } = this.#ports;
-    const stream = `destination ${destination}`;
+    const { clock, store, log } = this.#ports;
+    const stream = dayStream(DESTINATION_DAYS, destination, clock.now());
     const since = this.#wallTime(down.since);
     const until = this.#wallTime(down.until);
     const { why } = down;

@@ -1,7 +1,7 @@
 /**
  * The suppression list: addresses that new mail is refused to, because mail to them bounced for
  * good, somebody complained, or an operator said so. Every change is an event with who and why on
- * the stream `suppression ADDRESS`; what is in force is a projection (events/projections).
+ * the stream `suppression ADDRESS DAY`; what is in force is a projection (events/projections).
  *
  * Addresses are compared with domain and local part in lower case. RFC 5321, section 2.4, leaves
  * the case of a local part to its host; no host of today keeps two mailboxes apart by it, and a
@@ -11,7 +11,11 @@
  */
 import { domainToASCII } from "node:url";
 import type { EventData, StoredEvent, StoredEventOf } from "../events/catalogue.ts";
-import type { SuppressionRow, SuppressionView } from "../events/projections/suppression.ts";
+import {
+  type SuppressionRow,
+  suppressionStream,
+  type SuppressionView,
+} from "../events/projections/suppression.ts";
 import { StoreUnavailable, WrongVersion } from "../events/store.ts";
 import { CommandRefused } from "./message.ts";
 import type { Clock, EventStore, Log } from "./ports.ts";
@@ -42,8 +46,6 @@ const MOST_WAITING = 10_000;
 /** Events behind which a start looks for failures that a crash left without their consequence. */
 const LOOK_BACK = 2_000;
 const AGAIN = 5_000;
-
-export const suppressionStream = (address: string): string => `suppression ${address}`;
 
 /** The form in which addresses are compared. */
 export function comparable(address: string): string {
@@ -95,7 +97,7 @@ export class Suppressions {
   async add({ lasts, ...entry }: Suppress): Promise<SuppressionRow> {
     const { clock, view } = this.#ports;
     const address = comparable(entry.address);
-    await this.#append(address, () => ({
+    await this.#append(address, entry.account, () => ({
       type: "AddressSuppressed",
       data: {
         ...entry,
@@ -112,8 +114,8 @@ export class Suppressions {
    */
   async lift(entry: EventData<"SuppressionLifted">): Promise<void> {
     const address = comparable(entry.address);
-    await this.#append(address, () => {
-      if (!this.#ports.view.get(address, entry.account ?? null)) {
+    await this.#append(address, entry.account, (row) => {
+      if (!row) {
         const whose = entry.account === undefined ? "" : ` of account ${entry.account}`;
         throw new CommandRefused(`the address is not on the suppression list${whose}`);
       }
@@ -123,16 +125,18 @@ export class Suppressions {
 
   async #append(
     address: string,
-    fact: () =>
+    account: string | undefined,
+    fact: (row: SuppressionRow | undefined) =>
       | { readonly type: "AddressSuppressed"; readonly data: EventData<"AddressSuppressed"> }
       | { readonly type: "SuppressionLifted"; readonly data: EventData<"SuppressionLifted"> },
   ): Promise<void> {
-    const { store } = this.#ports;
-    const stream = suppressionStream(address);
+    const { clock, store, view } = this.#ports;
     for (let again = 0;; again++) {
+      const row = () => view.get(address, account ?? null);
+      const stream = suppressionStream(address, clock.now(), row());
       const expectedVersion = await store.version(stream);
       try {
-        await store.append([{ stream, expectedVersion, facts: [fact()] }]);
+        await store.append([{ stream, expectedVersion, facts: [fact(row())] }]);
         return;
       } catch (cause) {
         if (!(cause instanceof WrongVersion) || again === 3) throw cause;
@@ -165,13 +169,23 @@ export class Suppressions {
     const { store } = this.#ports;
     for (let after = Math.max(0, store.head() - LOOK_BACK);;) {
       const events = await store.readAll(after, 500);
-      for (const event of events) if (isBounce(event)) this.#waiting.set(event.stream, event);
+      for (const event of events) {
+        if (isBounce(event)) this.#waiting.set(event.stream, event);
+        else this.#recorded(event);
+      }
       if (events.length < 500) return;
       after = events.at(-1)!.position;
     }
   }
 
+  /** Its consequence is in the log, whatever has become of that since. */
+  #recorded(event: StoredEvent): void {
+    if (event.type !== "AddressSuppressed" || event.data.message === undefined) return;
+    this.#waiting.delete(event.data.message);
+  }
+
   #look(event: StoredEvent): void {
+    this.#recorded(event);
     if (!isBounce(event) || !this.#ports.policy().automatic) return;
     if (this.#waiting.size >= MOST_WAITING) return;
     this.#waiting.set(event.stream, event);
@@ -206,16 +220,13 @@ export class Suppressions {
   }
 
   async #bounced(stream: string, { data }: StoredEventOf<"Failed">): Promise<void> {
-    const { store, policy } = this.#ports;
+    const { store, view, policy } = this.#ports;
     const history = await store.readStream(stream);
     const [enqueued] = history;
     if (enqueued?.type !== "Enqueued" || !refusedAtRcpt(history, data.reply)) return;
     const address = comparable(enqueued.data.rcptTo);
-    // Recorded before a crash, and perhaps lifted since: once per bounce is enough.
-    const known = await store.readStream(suppressionStream(address));
-    if (known.some(({ type, data }) => type === "AddressSuppressed" && data.message === stream)) {
-      return;
-    }
+    // By a write that failed and is on disk all the same.
+    if (view.get(address, null)?.message === stream) return;
     const { lasts } = policy();
     const { reply } = data;
     await this.add({

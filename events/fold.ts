@@ -40,11 +40,15 @@ export async function forget(
 ): Promise<Folded> {
   const folded: Folded = { rows: [], counts: [], uses: new Map() };
   for (const projection of projections) {
-    const { forget: apply } = projection;
+    const apply = projection.forget ?? forgetDay(projection);
     if (apply) await foldOne({ ...projection, apply }, events, read, folded, true);
   }
   return folded;
 }
+
+/** Nothing of the row's own is left of the series when the stream goes that it needs. */
+const forgetDay = ({ days }: Projection<Row>): Projection<Row>["forget"] =>
+  days && ((row, { stream }) => row?.[days.from] === stream ? undefined : row);
 
 async function foldOne(
   projection: Projection<Row>,

@@ -32,4 +32,24 @@ export interface Projection<R extends Row> {
    * which it never was. Absent: rows do not depend on streams that leave.
    */
   forget?(row: R | undefined, event: StoredEvent): R | undefined;
+  /** Rows come from streams of days (day_streams.ts), and each needs one: with it the row goes. */
+  readonly days?: DaysOf<R>;
+}
+
+/** Which streams of days the rows of a projection come from, and for how long they are needed. */
+export interface DaysOf<R extends Row> {
+  /** The first word of their names. */
+  readonly kind: string;
+  /**
+   * The column that names the first of its series that the row needs: folding that one and those
+   * behind it gives the row. It needs an index where rows are many.
+   */
+  readonly from: keyof R & string;
+  /** When the row counts no more, in epoch milliseconds; absent: never, while it is there. */
+  readonly until?: (row: R) => number;
+  /**
+   * Events of messages make rows as well, which those of the stream end: it is needed as long as a
+   * message may have an event of that day, and the message while the row is there.
+   */
+  readonly endsMessages?: true;
 }

@@ -21,16 +21,18 @@ import {
 } from "./archive.ts";
 import { eventLine, exportHeader } from "./audit/jsonl.ts";
 import type { Fact } from "./catalogue.ts";
+import { seriesOf } from "./day_streams.ts";
 import type { RawEvent, RawLog, WholeStream } from "./engine.ts";
 import type { EventLog, LogClock } from "./log.ts";
 
 /** What retention asks of a store, beside the log. */
 export interface RetentionView {
   /**
-   * Up to `limit` finished streams behind a name, in order, with when they began and ended; the
-   * end of a stream that is kept is Infinity.
+   * Up to `limit` finished streams behind a name, in order: messages, then streams of days, with
+   * when they began and ended; the end of a stream that is kept is Infinity. Behind a stream of
+   * days that did not end before `before`, those of its series may be left out.
    */
-  finished(after: string, limit: number): Promise<FinishedStream[]>;
+  finished(after: string, limit: number, before: number): Promise<FinishedStream[]>;
   /** The positions of a stream's events, in order. */
   positions(stream: string): Promise<number[]>;
   /** The events at these positions, in order. */
@@ -98,8 +100,8 @@ export class Retention {
     const before = keep < DAY ? now - keep : Math.floor((now - keep) / DAY) * DAY;
     const total = { streams: 0, events: 0, files: 0 };
     let number = known.archived.length;
-    for await (const { day, streams } of this.#batches(before, told(), signal)) {
-      const file = `${day}-${String(++number).padStart(6, "0")}.jsonl.gz`;
+    for await (const { created, streams } of this.#batches(before, told(), signal)) {
+      const file = `${dateOf(created)}-${String(++number).padStart(6, "0")}.jsonl.gz`;
       const whole = await this.#archive(file, streams, before, signal);
       if (signal.aborted) break;
       total.files += 1;
@@ -120,36 +122,39 @@ export class Retention {
     return { archived, unpruned: archived.filter(({ file }) => !pruned.has(file)) };
   }
 
-  /** Streams that may go, by the day on which they began. */
+  /** Streams that may go: messages by the day on which they began, then streams of days. */
   async *#batches(
     before: number,
     told: number,
     signal: AbortSignal,
-  ): AsyncGenerator<{ readonly day: string; readonly streams: Map<string, number[]> }> {
+  ): AsyncGenerator<Batch> {
     const { view } = this.ports;
     const below = Math.min(await view.lastCheckpointFrom(), told + 1);
-    let batch: { day: string; streams: Map<string, number[]> } | undefined;
+    let batch: Batch | undefined;
+    let spared = "";
     for (let after = "";;) {
-      const page = await view.finished(after, PAGE);
+      const page = await view.finished(after, PAGE, before);
       for (const { stream, created, finished } of page) {
         after = stream;
-        if (finished >= before) continue;
-        const positions = await view.positions(stream);
-        if (positions.length === 0 || positions.at(-1)! >= below) continue;
-        const day = new Date(created).toISOString().slice(0, 10);
-        if (batch && (batch.day !== day || batch.streams.size >= STREAMS)) {
+        const ofDay = stream > BEHIND_MESSAGES;
+        if (ofDay && seriesOf(stream) === spared) continue;
+        const positions = finished < before ? await view.positions(stream) : [];
+        if (positions.length === 0 || positions.at(-1)! >= below) {
+          // A series leaves from its oldest stream on.
+          if (ofDay) spared = seriesOf(stream);
+          continue;
+        }
+        if (batch && !fits(batch, created, ofDay)) {
           yield batch;
           batch = undefined;
         }
-        batch ??= { day, streams: new Map() };
+        batch ??= { created, ofDays: ofDay, streams: new Map() };
         batch.streams.set(stream, positions);
       }
       await this.#pause(BREATH, signal);
       if (page.length < PAGE || signal.aborted) break;
       // Names of messages sort by arrival: behind one that is too young all are.
-      if (page.at(-1)!.created < before) continue;
-      if (after >= BEHIND_MESSAGES) break;
-      after = BEHIND_MESSAGES;
+      if (after < BEHIND_MESSAGES && page.at(-1)!.created >= before) after = BEHIND_MESSAGES;
     }
     if (batch && !signal.aborted) yield batch;
   }
@@ -239,6 +244,22 @@ export class Retention {
     });
   }
 }
+
+/** Streams that go into one file. */
+interface Batch {
+  /** When the first of them began. */
+  readonly created: number;
+  readonly ofDays: boolean;
+  /** The positions of their events, by name. */
+  readonly streams: Map<string, number[]>;
+}
+
+const dateOf = (time: number): string => new Date(time).toISOString().slice(0, 10);
+
+/** Messages are found by the day of their file, and streams of days are few. */
+const fits = (batch: Batch, created: number, ofDays: boolean): boolean =>
+  batch.streams.size < STREAMS && batch.ofDays === ofDays &&
+  (ofDays || dateOf(batch.created) === dateOf(created));
 
 function* steps(streams: readonly WholeStream[]): Generator<WholeStream[]> {
   let step: WholeStream[] = [];

@@ -1,8 +1,10 @@
 /**
  * The suppression projection: one row per address that new mail is refused to, of one account or
- * of everybody. A row whose time is over stays until it is replaced or lifted, and counts no more.
+ * of everybody. A row whose time is over counts no more, and stays until it is replaced or lifted, or
+ * until its stream is archived.
  */
 import type { StoredEvent } from "../catalogue.ts";
+import { dayStream } from "../day_streams.ts";
 import type { Projection } from "../projection.ts";
 
 export type SuppressionRow = {
@@ -18,7 +20,15 @@ export type SuppressionRow = {
   /** Times are epoch milliseconds. */
   readonly since: number;
   readonly expires: number | null;
+  /** Where the event stands that put it there. */
+  readonly stream: string;
 };
+
+const KIND = "suppression";
+
+/** The stream of what happens now to an address; the row is the one that it changes. */
+export const suppressionStream = (address: string, now: number, row?: SuppressionRow): string =>
+  dayStream(KIND, address, now, row?.stream);
 
 /** The key of a row. Neither addresses nor names of accounts have an LF. */
 export const suppressionId = (address: string, account: string | null): string =>
@@ -26,7 +36,7 @@ export const suppressionId = (address: string, account: string | null): string =
 
 export const suppressionProjection: Projection<SuppressionRow> = {
   name: "suppression",
-  version: 1,
+  version: 2,
   columns: {
     id: "TEXT",
     address: "TEXT",
@@ -37,14 +47,16 @@ export const suppressionProjection: Projection<SuppressionRow> = {
     message: "TEXT",
     since: "INTEGER",
     expires: "INTEGER",
+    stream: "TEXT",
   },
   counted: "cause",
-  indexes: {},
+  indexes: { suppression_stream: "(stream)" },
   key: (event) =>
     event.type === "AddressSuppressed" || event.type === "SuppressionLifted"
       ? suppressionId(event.data.address, event.data.account ?? null)
       : undefined,
   apply,
+  days: { kind: KIND, from: "stream", until: ({ expires }) => expires ?? Infinity },
 };
 
 function apply(row: SuppressionRow | undefined, event: StoredEvent): SuppressionRow | undefined {
@@ -61,6 +73,7 @@ function apply(row: SuppressionRow | undefined, event: StoredEvent): Suppression
     message,
     since: Date.parse(event.time),
     expires: expires === undefined ? null : Date.parse(expires),
+    stream: event.stream,
   };
 }
 

@@ -1,8 +1,10 @@
 /**
  * The projection of TLS reports (RFC 8460): a row per recipient domain and UTC day with what the
- * report about it will say. A row goes when the report was sent, or has nowhere to go.
+ * report about it will say. A row goes when the report was sent, or has nowhere to go: events of
+ * messages of that day, which have made the row, must not outlive the event that says so.
  */
 import type { EventData, StoredEvent } from "../catalogue.ts";
+import { dayStream } from "../day_streams.ts";
 import type { Projection } from "../projection.ts";
 
 export type TlsReportRow = {
@@ -14,7 +16,15 @@ export type TlsReportRow = {
   readonly state: "open" | "started";
   /** PolicyTally[] as JSON. */
   readonly policies: string;
+  /** Where it will stand what became of the report. */
+  readonly stream: string;
 };
+
+const KIND = "tls-report";
+
+/** The stream of a report: that of the day which it is about. */
+export const reportStream = (domain: string, day: string): string =>
+  dayStream(KIND, domain, Date.parse(day));
 
 type Result = NonNullable<EventData<"HostTried">["tlsReport"]>["results"][number];
 
@@ -43,11 +53,19 @@ export const reportId = (day: string, domain: string): string => `${day} ${domai
 
 export const tlsReportsProjection: Projection<TlsReportRow> = {
   name: "tls_reports",
-  version: 1,
-  columns: { id: "TEXT", day: "TEXT", domain: "TEXT", state: "TEXT", policies: "TEXT" },
-  indexes: {},
+  version: 2,
+  columns: {
+    id: "TEXT",
+    day: "TEXT",
+    domain: "TEXT",
+    state: "TEXT",
+    policies: "TEXT",
+    stream: "TEXT",
+  },
+  indexes: { tls_reports_stream: "(stream)" },
   key,
   apply,
+  days: { kind: KIND, from: "stream", endsMessages: true },
 };
 
 const dayOf = (event: StoredEvent): string => event.time.slice(0, 10);
@@ -120,7 +138,9 @@ function counted(
   const policies = row ? JSON.parse(row.policies) as PolicyTally[] : [];
   for (const result of results) count(policies, result, about);
   const state = row?.state ?? "open";
-  return { id: reportId(day, domain), day, domain, state, policies: JSON.stringify(policies) };
+  const id = reportId(day, domain);
+  const stream = reportStream(domain, day);
+  return { id, day, domain, state, policies: JSON.stringify(policies), stream };
 }
 
 function count(

@@ -4,6 +4,7 @@
  * outbox from the very transaction that wrote it.
  */
 import type { StoredEvent } from "../catalogue.ts";
+import { dayStream } from "../day_streams.ts";
 import type { Projection } from "../projection.ts";
 
 export type WebhookRow = {
@@ -17,13 +18,19 @@ export type WebhookRow = {
   readonly parked: string | null;
   /** Epoch milliseconds. */
   readonly parked_since: number | null;
-  /** Stream of its latest event. */
+  /** The stream from which on its events give this row. */
   readonly stream: string;
 };
 
+const KIND = "webhook";
+
+/** The stream of what happens to an endpoint now. */
+export const webhookStream = (endpoint: string, now: number): string =>
+  dayStream(KIND, endpoint, now);
+
 export const webhooksProjection: Projection<WebhookRow> = {
   name: "webhooks",
-  version: 1,
+  version: 2,
   columns: {
     endpoint: "TEXT",
     position: "INTEGER",
@@ -40,35 +47,27 @@ export const webhooksProjection: Projection<WebhookRow> = {
       ? event.data.endpoint
       : undefined,
   apply,
+  days: { kind: KIND, from: "stream" },
 };
 
 function apply(row: WebhookRow | undefined, event: StoredEvent): WebhookRow | undefined {
-  const { stream } = event;
   switch (event.type) {
     case "WebhookAdvanced": {
       const { endpoint, upTo: position, told, givenUp: given_up } = event.data;
-      return {
-        ...(row ?? { parked: null, parked_since: null }),
-        endpoint,
-        position,
-        told,
-        given_up,
-        stream,
-      };
+      const known = row ?? { parked: null, parked_since: null };
+      // That it is parked was said by an event before this one.
+      const stream = row && row.parked !== null ? row.stream : event.stream;
+      return { ...known, endpoint, position, told, given_up, stream };
     }
     case "WebhookParked":
       return row &&
-        { ...row, parked: event.data.why, parked_since: Date.parse(event.time), stream };
+        { ...row, parked: event.data.why, parked_since: Date.parse(event.time) };
     case "WebhookResumed": {
       if (!row) return undefined;
       const position = event.data.skipTo ?? row.position;
-      return { ...row, position, parked: null, parked_since: null, stream };
+      return { ...row, position, parked: null, parked_since: null };
     }
     default:
       return row;
   }
 }
-
-/** The stream of an endpoint's events of a day (RFC 3339, UTC): none grows for ever. */
-export const webhookStream = (endpoint: string, now: number): string =>
-  `webhook ${endpoint} ${new Date(now).toISOString().slice(0, 10)}`;

@@ -31,7 +31,7 @@ export const DestinationUp = z.strictObject({ destination: z.string(), since: Ti
 
 /**
  * The MTA-STS policy of a domain was fetched (RFC 8461, section 3.3), on the stream
- * `mta-sts DOMAIN`; it may be used for `maxAge` seconds from then on.
+ * `mta-sts DOMAIN DAY`; it may be used for `maxAge` seconds from then on.
  */
 export const MtaStsPolicyStored = z.strictObject({
   domain: z.string(),
@@ -45,7 +45,7 @@ export const MtaStsPolicyStored = z.strictObject({
 const Day = z.string().regex(/^\d{4}-\d\d-\d\d$/);
 /** The TLS report (RFC 8460) to a domain about a day is being handed over by HTTPS. */
 export const TLSReportStarted = z.strictObject({ domain: z.string(), day: Day });
-/** What became of that report; on the stream `tls-report DOMAIN`. There is no second one. */
+/** What became of that report; on the stream `tls-report DOMAIN DAY`. There is no second one. */
 export const TLSReportSent = z.strictObject({
   domain: z.string(),
   day: Day,
@@ -62,7 +62,7 @@ export const TLSReportSent = z.strictObject({
 
 /**
  * New mail to an address is refused from now on: of one account, or (absent) of everybody. On the
- * stream `suppression ADDRESS`; the address is in the form in which addresses are compared.
+ * stream `suppression ADDRESS DAY`; the address is in the form in which addresses are compared.
  */
 export const AddressSuppressed = z.strictObject({
   ...Act,

@@ -61,6 +61,7 @@ export class TlsDuties {
       log,
       fetcher: new HttpsPolicyFetcher(https),
       cache: new StoredPolicies({
+        clock,
         store,
         row: (projection, domain) => rows.row(projection, domain),
       }),
@@ -121,7 +122,7 @@ export class TlsDuties {
         name: "tls-reports",
         first: () => MINUTE + spread(9 * MINUTE),
         run: async (signal) => {
-          const waiting = this.reports && await this.reporter.run(signal);
+          const waiting = await this.reporter.run(signal, !this.reports);
           if (waiting) return HOUR + spread(10 * MINUTE);
           // Some time after midnight UTC, so that not all reports arrive at once: section 4.1.
           const untilMidnight = DAY - clock.now() % DAY;

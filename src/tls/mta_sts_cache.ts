@@ -1,9 +1,13 @@
 /**
- * Where policies are kept: as events, `MtaStsPolicyStored` on the stream `mta-sts DOMAIN`, read
+ * Where policies are kept: as events, `MtaStsPolicyStored` on the stream `mta-sts DOMAIN DAY`, read
  * back from their projection. A policy that the disk does not take is used once and fetched anew.
  */
-import type { EventStore } from "../../actors/ports.ts";
-import { mtaStsProjection, type MtaStsRow } from "../../events/projections/mta_sts.ts";
+import type { Clock, EventStore } from "../../actors/ports.ts";
+import {
+  mtaStsProjection,
+  type MtaStsRow,
+  policyStream,
+} from "../../events/projections/mta_sts.ts";
 import { StoreUnavailable, WrongVersion } from "../../events/store.ts";
 import type { StsPolicy } from "./mta_sts_policy.ts";
 
@@ -20,11 +24,10 @@ export interface PolicyCache {
   put(domain: string, id: string, policy: StsPolicy): Promise<void>;
 }
 
-export const policyStream = (domain: string): string => `mta-sts ${domain}`;
-
 export class StoredPolicies implements PolicyCache {
   constructor(
     private readonly ports: {
+      readonly clock: Pick<Clock, "now">;
       readonly store: Pick<EventStore, "append" | "version">;
       readonly row: (
         projection: typeof mtaStsProjection,
@@ -34,21 +37,15 @@ export class StoredPolicies implements PolicyCache {
   ) {}
 
   get(domain: string): CachedPolicy | undefined {
-    let row: MtaStsRow | undefined;
-    try {
-      row = this.ports.row(mtaStsProjection, domain);
-    } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause);
-      throw new StoreUnavailable(`the MTA-STS policies cannot be read: ${why}`, { cause });
-    }
+    const row = this.#row(domain);
     if (!row) return undefined;
     const { id, mode, mx, max_age: maxAge, fetched } = row;
     return { id, mode, mx: mx === "" ? [] : mx.split(" "), maxAge, fetched };
   }
 
   async put(domain: string, id: string, policy: StsPolicy): Promise<void> {
-    const { store } = this.ports;
-    const stream = policyStream(domain);
+    const { clock, store } = this.ports;
+    const stream = policyStream(domain, clock.now(), this.#row(domain));
     const { mode, mx, maxAge } = policy;
     const data = { domain, id, mode, mx: [...mx], maxAge };
     const expectedVersion = await store.version(stream);
@@ -61,6 +58,15 @@ export class StoredPolicies implements PolicyCache {
     } catch (cause) {
       // Somebody stored one at this very moment: it is as new as ours.
       if (!(cause instanceof WrongVersion)) throw cause;
+    }
+  }
+
+  #row(domain: string): MtaStsRow | undefined {
+    try {
+      return this.ports.row(mtaStsProjection, domain);
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new StoreUnavailable(`the MTA-STS policies cannot be read: ${why}`, { cause });
     }
   }
 }

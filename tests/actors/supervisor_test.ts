@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { StoredEventOf } from "../../events/catalogue.ts";
+import { dayStream, DESTINATION_DAYS } from "../../events/day_streams.ts";
 import { StoreUnavailable } from "../../events/store.ts";
 import { LINE_LENGTH } from "../../actors/line.ts";
 import { runAttempts } from "../../actors/attempts.ts";
@@ -245,12 +246,13 @@ describe("the supervisor", () => {
     for (let n = 0; n < 40; n++) streams.push(await queue.submit("bob@dead.example"));
     await queue.until(() => queue.supervisor.running === 0);
     await queue.clock.advance(20_000);
+    const noted = () => dayStream(DESTINATION_DAYS, "dead.example", queue.clock.now());
     const burnt = queue.jobs.length;
     assert.ok(burnt <= 5 + 2, `${burnt} attempts before it was down`);
     await queue.clock.advance(15 * MINUTE);
     // Probes after 1, 2, 4 and 8 minutes.
     assert.ok(queue.jobs.length <= burnt + 4, `${queue.jobs.length - burnt} probes in 15 minutes`);
-    const events = await queue.events("destination dead.example");
+    const events = await queue.events(noted());
     assert.equal(events[0]?.type, "DestinationDown");
     const [view] = [...queue.supervisor.destinations()];
     assert.ok(view?.down && view.waiting > 0);
@@ -260,7 +262,7 @@ describe("the supervisor", () => {
     await queue.untilState(other, "delivered");
     await queue.clock.advance(60 * MINUTE);
     for (const stream of streams) await queue.untilState(stream, "delivered");
-    assert.equal((await queue.events("destination dead.example")).at(-1)?.type, "DestinationUp");
+    assert.equal((await queue.events(noted())).at(-1)?.type, "DestinationUp");
   });
 
   it("ends attempts that a crash left open, and tries again when they are due", async () => {

@@ -2,14 +2,13 @@ import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { CommandRefused } from "../../actors/message.ts";
-import {
-  comparable,
-  type SuppressionPolicy,
-  Suppressions,
-  suppressionStream,
-} from "../../actors/suppression.ts";
+import { comparable, type SuppressionPolicy, Suppressions } from "../../actors/suppression.ts";
 import type { Fact, FactOf } from "../../events/catalogue.ts";
-import { suppressionId, suppressionProjection } from "../../events/projections/suppression.ts";
+import {
+  suppressionId,
+  suppressionProjection,
+  suppressionStream,
+} from "../../events/projections/suppression.ts";
 import { enqueued, type Given, givenStore, started } from "../events/given.ts";
 import { LogLines, ManualClock, settle } from "./manual_clock.ts";
 
@@ -82,7 +81,8 @@ describe("the suppression list", () => {
     assert.equal(list.against("bob@example.net", null), undefined);
     await list.lift({ who: "ann", why: "mistake", address: "bob.builder@EXAMPLE.net" });
     assert.equal(list.against("bob.builder@example.net", null), undefined);
-    const acts = await given.store.readStream(suppressionStream("bob.builder@example.net"));
+    const stream = suppressionStream("bob.builder@example.net", clock.now());
+    const acts = await given.store.readStream(stream);
     assert.deepEqual(acts.map(({ type }) => type), ["AddressSuppressed", "SuppressionLifted"]);
     await assert.rejects(
       list.lift({ who: "ann", why: "again", address: "bob.builder@example.net" }),

@@ -211,7 +211,7 @@ allow_loopback = true
     const stored = (await exportedEvents(server)).filter(({ type }) =>
       type === "MtaStsPolicyStored"
     );
-    assert.ok(stored.some(({ stream }) => stream === "mta-sts enforce.test"));
+    assert.ok(stored.some(({ stream }) => stream.startsWith("mta-sts enforce.test ")));
     await server.stop();
     for (const host of policyHosts) host.closeAllConnections();
     for (const host of policyHosts) await new Promise<void>((done) => host.close(() => done()));

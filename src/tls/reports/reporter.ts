@@ -14,8 +14,12 @@ import { Buffer } from "node:buffer";
 import { gzipSync } from "node:zlib";
 import { decide } from "../../../actors/message.ts";
 import type { BodyStore, Clock, EventStore, Ids, Log } from "../../../actors/ports.ts";
-import type { EventData } from "../../../events/catalogue.ts";
-import type { PolicyTally, TlsReportRow } from "../../../events/projections/tls_reports.ts";
+import type { EventData, FactOf } from "../../../events/catalogue.ts";
+import {
+  type PolicyTally,
+  reportStream,
+  type TlsReportRow,
+} from "../../../events/projections/tls_reports.ts";
 import type { StagedBody, StreamAppend } from "../../../events/store.ts";
 import { type HttpsAnswer, HttpsError, type HttpsRequest } from "../../https.ts";
 import type { DkimSigner } from "../../dkim/signer.ts";
@@ -52,8 +56,6 @@ const POST_DEADLINE = 60_000;
 /** Nobody reads what a receiver says about a report. */
 const ANSWER_LIMIT = 64 * 1024;
 
-export const reportStream = (domain: string): string => `tls-report ${domain}`;
-
 export class TlsReporter {
   readonly #ports: ReporterPorts;
   /** Rows that this process started, and whose hand-over it knows to have failed. */
@@ -71,10 +73,11 @@ export class TlsReporter {
 
   /**
    * Sends the reports about all days that have ended.
+   * @param off reports are not made any more: what is left of them is closed
    * @returns whether some have to be tried again
    * @throws StoreUnavailable
    */
-  async run(signal: AbortSignal): Promise<boolean> {
+  async run(signal: AbortSignal, off = false): Promise<boolean> {
     const today = new Date(this.#ports.clock.now()).toISOString().slice(0, 10);
     let waiting = false;
     for (let after = "";;) {
@@ -82,7 +85,8 @@ export class TlsReporter {
       for (const row of page) {
         after = row.id;
         if (row.day >= today || signal.aborted) return waiting;
-        if (!await this.#report(row, signal)) waiting = true;
+        if (off) await this.#close(row, { to: [], notSent: "reports are turned off" });
+        else if (!await this.#report(row, signal)) waiting = true;
       }
       if (page.length < PAGE) return waiting;
     }
@@ -147,7 +151,7 @@ export class TlsReporter {
     }
     const { domain, day } = row;
     if (row.state !== "started") {
-      await this.#append(domain, { type: "TLSReportStarted", data: { domain, day } });
+      await this.#append({ type: "TLSReportStarted", data: { domain, day } });
     }
     const sent: Sent[] = [];
     for (const { uri, host, port, path } of targets) {
@@ -226,7 +230,7 @@ export class TlsReporter {
     bodies: readonly StagedBody[] = [],
   ): Promise<void> {
     const data = { domain, day, ...outcome };
-    await this.#append(domain, { type: "TLSReportSent", data }, streams, bodies);
+    await this.#append({ type: "TLSReportSent", data }, streams, bodies);
     this.#failed.delete(id);
     for (const { uri, message, failed } of outcome.to) {
       const how = failed !== undefined ? "failed" : message !== undefined ? "mailto" : "https";
@@ -238,12 +242,12 @@ export class TlsReporter {
   }
 
   async #append(
-    domain: string,
-    fact: StreamAppend["facts"][number],
+    fact: FactOf<"TLSReportStarted"> | FactOf<"TLSReportSent">,
     streams: readonly StreamAppend[] = [],
     bodies: readonly StagedBody[] = [],
   ): Promise<void> {
-    const stream = reportStream(domain);
+    const { domain, day } = fact.data;
+    const stream = reportStream(domain, day);
     const expectedVersion = await this.#ports.store.version(stream);
     const own = { stream, expectedVersion, facts: [fact] };
     await this.#ports.store.append([own, ...streams], bodies);

@@ -158,7 +158,7 @@ describe("TLS reports (RFC 8460)", () => {
     assert.deepEqual(more, []);
     const [enqueued, ...others] = await events("Enqueued");
     assert.deepEqual(others, []);
-    assert.equal(sent?.stream, "tls-report example.org");
+    assert.equal(sent?.stream, "tls-report example.org 2026-01-31");
     assert.deepEqual(sent?.data.to, [
       { uri: "mailto:tls@reports.example", message: enqueued?.stream },
     ]);
