@@ -34,7 +34,10 @@ export function webhookKind(event: StoredEvent): WebhookKind | undefined {
   }
 }
 
-/** Undefined when it concerns a report, or a message that is not in the store any more. */
+/**
+ * Undefined when it concerns a report.
+ * @throws Error when the message is not in the store any more
+ */
 export async function webhookMessage(
   store: Pick<EventStore, "readStream">,
   kind: WebhookKind,
@@ -49,7 +52,7 @@ export async function webhookMessage(
   }
   const history = await store.readStream(event.stream);
   const [enqueued] = history;
-  if (enqueued?.type !== "Enqueued") return undefined;
+  if (enqueued?.type !== "Enqueued") throw new Error(`${event.stream} has left the store`);
   // Reports are our own: whoever is told of the failure need not be told of them too.
   const { kind: from } = enqueued.data.source;
   if (from === "dsn" || from === "tlsrpt") return undefined;

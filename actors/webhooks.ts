@@ -1,54 +1,33 @@
 /**
- * Webhooks: endpoints that are told by HTTP what became of messages.
+ * Webhooks: endpoints that are told by HTTP what became of messages. The log is the outbox; each
+ * endpoint has a position in it, durable as an event of its own (events/projections/webhooks.ts),
+ * and is told of what concerns it behind that, at least once, and in order for each message.
  *
- * The log is the outbox. Each endpoint has a position in it, durable as an event of its own
- * (events/projections/webhooks.ts); what concerns it behind that position is sent, at least once,
- * and in order for each message. Of what a crash cut off, the last second is sent again.
+ *   webhook_endpoint.ts   what an endpoint is, and the port to it
+ *   webhook_outbox.ts     its window on the log
+ *   webhook_runner.ts     tells it what the outbox holds, and finds out that it is dead
+ *   webhook_record.ts     writes its position
+ *   webhook_message.ts    what it is told
+ *   this file             all endpoints, and what operators do to them
  *
- * At most so many events of an endpoint are in its window: read, and not taken yet. An event that
- * is not taken is tried again with growing waits, while others go on; an endpoint that takes
- * nothing is probed with one event at a time, and parked when that has lasted too long: nothing
- * more is sent until somebody resumes it. What happened meanwhile is still in the log,
- * but for what retention has taken out of the store: it waits for endpoints that are not parked.
+ * An endpoint that is new begins at the head of the log. One that is dead is parked: it has no
+ * runner until somebody resumes it, and goes on where it stopped. What happened meanwhile is still
+ * in the log, but for what retention has taken out of the store: it waits for endpoints that are
+ * not parked. One that leaves the config keeps its position.
+ *
+ * An act comes to an endpoint in this order: its runner is stopped, which records the position; the
+ * event is written; the row says whether there is a runner again. One act at a time, so that
+ * nobody writes a position that another has left behind.
  */
-import type { StoredEvent } from "../events/catalogue.ts";
-import { type WebhookRow, webhookStream } from "../events/projections/webhooks.ts";
-import { StoreUnavailable, WrongVersion } from "../events/store.ts";
+import type { WebhookRow } from "../events/projections/webhooks.ts";
+import { StoreUnavailable } from "../events/store.ts";
 import { CommandRefused } from "./message.ts";
-import type { Clock, EventStore, Log, Random } from "./ports.ts";
-import {
-  type WebhookKind,
-  webhookKind,
-  type WebhookMessage,
-  webhookMessage,
-} from "./webhook_message.ts";
+import type { WebhookEndpoint } from "./webhook_endpoint.ts";
+import { recordFact } from "./webhook_record.ts";
+import { FIRST_WAIT, type RunnerPorts, WebhookRunner } from "./webhook_runner.ts";
 
-export interface WebhookEndpoint {
-  readonly name: string;
-  readonly url: string;
-  readonly events: readonly WebhookKind[];
-  /** Only what concerns these accounts; absent: everything. */
-  readonly accounts?: readonly string[];
-  /** Milliseconds for which it may take nothing before it is parked. */
-  readonly parkAfter: number;
-}
-
-/** Sends one message; the real one signs it and posts it (src/webhooks.ts). */
-export interface WebhookSender {
-  /**
-   * Resolves with the status of the answer. Bounds its own time.
-   * @throws Error when there was no answer that could be read
-   */
-  send(endpoint: WebhookEndpoint, message: WebhookMessage, signal: AbortSignal): Promise<number>;
-}
-
-export interface WebhooksPorts {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  readonly store: EventStore;
+export interface WebhooksPorts extends RunnerPorts {
   readonly row: (endpoint: string) => WebhookRow | undefined;
-  readonly sender: WebhookSender;
 }
 
 /** An endpoint as operators see it. */
@@ -73,27 +52,16 @@ export interface WebhookAct {
   readonly skip?: boolean;
 }
 
-/** Events of an endpoint that were read and not taken yet. */
-const WINDOW = 200;
-const AT_ONCE = 4;
-const PAGE = 500;
-/** Milliseconds between two records of a position that moves. */
-const RECORD_EVERY = 1_000;
-/** Positions that concern nobody, after which the position is recorded all the same. */
-const RECORD_LAG = 20_000;
-const FIRST_WAIT = 5_000;
-const LONGEST_WAIT = 3_600_000;
-/** An endpoint is not parked for fewer failures in a row than this. */
-const FEWEST_FAILURES = 10;
-/** Milliseconds after which an event is given up that is refused while others are taken. */
-const GIVE_UP = 3 * 86_400_000;
-
 export class Webhooks {
   readonly #ports: WebhooksPorts;
-  readonly #runners = new Map<string, Runner>();
+  readonly #runners = new Map<string, WebhookRunner>();
+  /** Why endpoints are to be parked, until that is on disk. */
+  readonly #dead = new Map<string, string>();
   #endpoints: readonly WebhookEndpoint[];
   #running = false;
-  #cancelLater: (() => void) | undefined;
+  /** Ends when everything that was begun has ended. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #cancelAgain: (() => void) | undefined;
   #unsubscribe: (() => void) | undefined;
 
   constructor(endpoints: readonly WebhookEndpoint[], ports: WebhooksPorts) {
@@ -104,37 +72,23 @@ export class Webhooks {
   /** A disk that takes no writes is waited for: nothing else has to wait for webhooks. */
   async start(): Promise<void> {
     this.#running = true;
-    await this.#syncOrLater();
-  }
-
-  async #syncOrLater(): Promise<void> {
-    try {
-      await this.#sync();
-    } catch (cause) {
-      if (!(cause instanceof StoreUnavailable)) throw cause;
-      const { clock, log } = this.#ports;
-      log.warn("webhooks begin when the store takes writes", { reason: cause.message });
-      this.#cancelLater?.();
-      this.#cancelLater = clock.timer(FIRST_WAIT, () => {
-        if (this.#running) void this.#syncOrLater();
-      });
-    }
+    await this.#inTurn(() => this.#sync());
   }
 
   async stop(): Promise<void> {
     this.#running = false;
-    this.#cancelLater?.();
-    this.#unsubscribe?.();
-    this.#unsubscribe = undefined;
-    const runners = [...this.#runners.values()];
-    this.#runners.clear();
-    await Promise.all(runners.map((runner) => runner.stop()));
+    this.#cancelAgain?.();
+    await this.#inTurn(async () => {
+      this.#unsubscribe?.();
+      this.#unsubscribe = undefined;
+      await Promise.all([...this.#runners.keys()].map((name) => this.#halt(name)));
+    });
   }
 
   /** Puts other endpoints in force; those that stay as they are go on. */
   async use(endpoints: readonly WebhookEndpoint[]): Promise<void> {
     this.#endpoints = endpoints;
-    if (this.#running) await this.#syncOrLater();
+    await this.#inTurn(() => this.#sync());
   }
 
   list(): WebhookState[] {
@@ -158,88 +112,136 @@ export class Webhooks {
 
   /**
    * @throws CommandRefused when it does not fit
-   * @throws StoreUnavailable
+   * @throws StoreUnavailable; the act may have taken effect all the same: the list says
    */
-  async act(name: string, { act, who, why, skip }: WebhookAct): Promise<void> {
-    const row = this.#ports.row(name);
-    if (!row) throw new CommandRefused("nothing was ever sent to this endpoint");
-    try {
-      if (act === "park") {
-        if (row.parked !== null) throw new CommandRefused(`it is parked already: ${row.parked}`);
-        await append(this.#ports, name, {
-          type: "WebhookParked",
-          data: { endpoint: name, who, why },
-        });
-      } else {
-        if (row.parked === null) throw new CommandRefused("it is not parked");
-        const skipTo = skip ? { skipTo: this.#ports.store.head() } : {};
-        const data = { endpoint: name, who, why, ...skipTo };
-        await append(this.#ports, name, { type: "WebhookResumed", data });
+  act(name: string, { act, who, why, skip }: WebhookAct): Promise<void> {
+    return this.#inTurn(async () => {
+      const row = this.#ports.row(name);
+      if (!row) throw new CommandRefused("nothing was ever sent to this endpoint");
+      if (act === "park" && row.parked !== null) {
+        throw new CommandRefused(`it is parked already: ${row.parked}`);
       }
-    } finally {
-      // A write that failed may be on disk all the same: the row says.
-      if (this.#running) await this.#sync(name);
-    }
+      if (act === "resume" && row.parked === null) throw new CommandRefused("it is not parked");
+      await this.#halt(name);
+      const data = { endpoint: name, who, why };
+      try {
+        if (act === "park") await recordFact(this.#ports, name, { type: "WebhookParked", data });
+        else {
+          const skipTo = skip ? { skipTo: this.#ports.store.head() } : {};
+          const resumed = { type: "WebhookResumed", data: { ...data, ...skipTo } } as const;
+          await recordFact(this.#ports, name, resumed);
+        }
+      } finally {
+        // A write that failed may be on disk all the same: the row says.
+        await this.#sync();
+      }
+    });
   }
 
-  /** Runners as the endpoints are now; the named one is made anew. */
-  async #sync(again?: string): Promise<void> {
-    for (const [name, runner] of this.#runners) {
-      const endpoint = this.#endpoints.find((one) => one.name === name);
-      if (name !== again && endpoint && sameEndpoint(endpoint, runner.endpoint)) continue;
-      this.#runners.delete(name);
-      await runner.stop();
+  /** One after the other, in the order in which they were asked for. */
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const done = this.#turn.then(run);
+    this.#turn = done.catch(() => {});
+    return done;
+  }
+
+  /** Runners as the endpoints and their rows are now; what the disk does not take is tried again. */
+  async #sync(): Promise<void> {
+    for (const [name, { endpoint }] of this.#runners) {
+      const now = this.#endpoints.find((one) => one.name === name);
+      if (!now || JSON.stringify(now) !== JSON.stringify(endpoint)) await this.#halt(name);
     }
+    let unavailable: StoreUnavailable | undefined;
     for (const endpoint of this.#endpoints) {
-      if (!this.#running || this.#runners.has(endpoint.name)) continue;
-      const row = this.#ports.row(endpoint.name) ?? await this.#begin(endpoint.name);
-      if (row.parked !== null) continue;
-      const runner = new Runner(endpoint, row, this.#ports);
-      this.#runners.set(endpoint.name, runner);
-      runner.wake();
+      if (!this.#running) return;
+      if (this.#runners.has(endpoint.name)) continue;
+      try {
+        await this.#begin(endpoint);
+      } catch (cause) {
+        if (!(cause instanceof StoreUnavailable)) throw cause;
+        unavailable = cause;
+      }
     }
+    if (unavailable) this.#again(unavailable.message);
     // Nobody listens to commits for endpoints that are not there.
-    if (this.#runners.size > 0) {
-      this.#unsubscribe ??= this.#ports.store.subscribe((events) => {
-        for (const runner of this.#runners.values()) runner.committed(events);
-      });
-    }
+    if (this.#runners.size === 0) return;
+    this.#unsubscribe ??= this.#ports.store.subscribe((events) => {
+      for (const runner of this.#runners.values()) runner.committed(events);
+    });
   }
 
-  /** A new endpoint is told of what happens from now on. */
-  async #begin(endpoint: string): Promise<WebhookRow> {
-    const data = { endpoint, upTo: this.#ports.store.head(), told: 0, givenUp: 0 };
-    await append(this.#ports, endpoint, { type: "WebhookAdvanced", data });
-    return this.#ports.row(endpoint)!;
+  #again(reason: string): void {
+    const { clock, log } = this.#ports;
+    log.warn("webhooks go on when the store takes writes", { reason });
+    this.#cancelAgain?.();
+    this.#cancelAgain = clock.timer(FIRST_WAIT, () => this.#syncSoon());
   }
-}
 
-const sameEndpoint = (a: WebhookEndpoint, b: WebhookEndpoint): boolean =>
-  JSON.stringify(a) === JSON.stringify(b);
+  /** Where nobody waits for it. */
+  #syncSoon(): void {
+    this.#inTurn(() => this.#sync()).catch((cause) => {
+      const reason = String(cause);
+      this.#ports.log.error("webhooks: endpoints are not as configured", { reason });
+    });
+  }
 
-type WebhookFact = Parameters<EventStore["append"]>[0][number]["facts"][number];
-
-async function append(
-  { store, clock }: Pick<WebhooksPorts, "store" | "clock">,
-  endpoint: string,
-  fact: WebhookFact,
-): Promise<void> {
-  for (let again = 0;; again++) {
-    const stream = webhookStream(endpoint, clock.now());
-    const expectedVersion = await store.version(stream);
-    try {
-      await store.append([{ stream, expectedVersion, facts: [fact] }]);
-      return;
-    } catch (cause) {
-      if (!(cause instanceof WrongVersion) || again === 3) throw cause;
+  /** @throws StoreUnavailable */
+  async #begin(endpoint: WebhookEndpoint): Promise<void> {
+    const { row, store } = this.#ports;
+    const { name } = endpoint;
+    if (!row(name)) {
+      // A new endpoint is told of what happens from now on.
+      const data = { endpoint: name, upTo: store.head(), told: 0, givenUp: 0 };
+      await recordFact(this.#ports, name, { type: "WebhookAdvanced", data });
     }
+    await this.#parkDead(name);
+    const now = row(name)!;
+    if (now.parked !== null || !this.#running) return;
+    const runner: WebhookRunner = new WebhookRunner(
+      endpoint,
+      now,
+      this.#ports,
+      (why) => this.#died(runner, why),
+    );
+    this.#runners.set(name, runner);
+    runner.wake();
+  }
+
+  /** @throws StoreUnavailable; it stays dead then */
+  async #parkDead(endpoint: string): Promise<void> {
+    const why = this.#dead.get(endpoint)?.slice(0, 500);
+    if (why === undefined) return;
+    if (this.#ports.row(endpoint)?.parked === null) {
+      const data = { endpoint, who: "supervisor", why };
+      await recordFact(this.#ports, endpoint, { type: "WebhookParked", data });
+      const { log } = this.#ports;
+      log.error("webhook parked; `webhooks resume` ends that", { endpoint, reason: why });
+    }
+    this.#dead.delete(endpoint);
+  }
+
+  #died(runner: WebhookRunner, why: string): void {
+    const { name } = runner.endpoint;
+    void this.#inTurn(async () => {
+      if (this.#runners.get(name) !== runner) return;
+      await this.#halt(name);
+      this.#dead.set(name, why);
+    });
+    this.#syncSoon();
+  }
+
+  async #halt(name: string): Promise<void> {
+    const runner = this.#runners.get(name);
+    // Gone from the list first: it hears of no commits while it ends.
+    this.#runners.delete(name);
+    await runner?.stop();
   }
 }
 
 function stateOf(
   { name, url, events }: WebhookEndpoint,
   { row: rowOf, store }: WebhooksPorts,
-  runner: Runner | undefined,
+  runner: WebhookRunner | undefined,
 ): WebhookState {
   const row = rowOf(name);
   const position = runner?.position ?? row?.position ?? store.head();
@@ -257,280 +259,4 @@ function stateOf(
     failures: runner?.failures ?? 0,
     lastError: runner?.lastError ?? null,
   };
-}
-
-/** An event on its way to an endpoint. */
-interface Item {
-  readonly event: StoredEvent;
-  readonly kind: WebhookKind;
-  /** Wall time of the first attempt that failed. */
-  failing: number | undefined;
-  attempts: number;
-  /** Monotonic time before which it is not sent. */
-  notBefore: number;
-  sending: boolean;
-}
-
-/** What is sent to one endpoint. */
-class Runner {
-  /** By position, in order. */
-  readonly #window = new Map<number, Item>();
-  readonly #stop = new AbortController();
-  readonly #sending = new Set<Promise<void>>();
-  /** Everything up to here is in the window, or done, or concerns nobody. */
-  #read: number;
-  #recorded: { position: number; done: number };
-  #reading: Promise<void> | undefined;
-  #recording: Promise<void> | undefined;
-  #cancelWake: (() => void) | undefined;
-  #cancelRecord: (() => void) | undefined;
-  told: number;
-  givenUp: number;
-  failures = 0;
-  lastError: string | null = null;
-  /** Wall time since which nothing was taken. */
-  #failingSince = 0;
-  /** Monotonic. */
-  #notBefore = 0;
-
-  constructor(
-    readonly endpoint: WebhookEndpoint,
-    row: WebhookRow,
-    private readonly ports: WebhooksPorts,
-  ) {
-    this.#read = row.position;
-    this.told = row.told;
-    this.givenUp = row.given_up;
-    this.#recorded = { position: row.position, done: row.told + row.given_up };
-  }
-
-  /** Everything up to here is done. */
-  get position(): number {
-    const [first] = this.#window.keys();
-    return first === undefined ? this.#read : first - 1;
-  }
-
-  /** Takes what was committed as it comes; what there is no room for is read later. */
-  committed(events: readonly StoredEvent[]): void {
-    const room = this.#window.size + events.length <= WINDOW;
-    if (!this.#reading && room && events[0]!.position === this.#read + 1) this.#take(events);
-    this.wake();
-  }
-
-  #take(events: readonly StoredEvent[]): void {
-    for (const event of events) {
-      this.#read = event.position;
-      const kind = webhookKind(event);
-      if (kind === undefined || !this.endpoint.events.includes(kind)) continue;
-      this.#window.set(event.position, {
-        event,
-        kind,
-        failing: undefined,
-        attempts: 0,
-        notBefore: 0,
-        sending: false,
-      });
-    }
-  }
-
-  /** Sends what may be sent, and sees to it that the rest is looked at in time. */
-  wake(): void {
-    if (this.#stop.signal.aborted) return;
-    this.#fill();
-    this.#cancelWake?.();
-    this.#cancelWake = undefined;
-    const now = this.ports.clock.monotonic();
-    const atOnce = this.failures > 0 ? 1 : AT_ONCE;
-    const before = new Set<string>();
-    let next = Infinity;
-    for (const item of this.#window.values()) {
-      if (this.#sending.size >= atOnce) break;
-      const { stream } = item.event;
-      const first = !before.has(stream);
-      before.add(stream);
-      if (item.sending || !first) continue;
-      const at = Math.max(item.notBefore, this.#notBefore);
-      if (at <= now) this.#send(item);
-      else next = Math.min(next, at);
-    }
-    if (next !== Infinity && this.#sending.size === 0) {
-      this.#cancelWake = this.ports.clock.timer(next - now, () => this.wake());
-    }
-    this.#record();
-  }
-
-  #fill(): void {
-    const { store, log, clock } = this.ports;
-    if (this.#reading || this.#read >= store.head() || this.#window.size >= WINDOW / 2) return;
-    const signal = this.#stop.signal;
-    this.#reading = (async () => {
-      const events = await store.readAll(this.#read, PAGE);
-      // Pruned events leave gaps at the end, too: then there is nothing more to be told.
-      if (events.length === 0) this.#read = store.head();
-      else this.#take(events);
-    })().then(() => true, (cause) => {
-      log.warn("webhook: the log cannot be read", {
-        endpoint: this.endpoint.name,
-        reason: String(cause),
-      });
-      return false;
-    }).then((well) => {
-      this.#reading = undefined;
-      if (signal.aborted) return;
-      if (well) this.wake();
-      else this.#cancelWake ??= clock.timer(FIRST_WAIT, () => this.wake());
-    });
-  }
-
-  #send(item: Item): void {
-    item.sending = true;
-    const sent = this.#attempt(item).finally(() => {
-      item.sending = false;
-      this.#sending.delete(sent);
-      this.wake();
-    });
-    this.#sending.add(sent);
-  }
-
-  async #attempt(item: Item): Promise<void> {
-    const { store, sender, log } = this.ports;
-    const { name } = this.endpoint;
-    const { signal } = this.#stop;
-    let message: WebhookMessage | undefined;
-    try {
-      message = await webhookMessage(store, item.kind, item.event);
-    } catch (cause) {
-      if (cause instanceof StoreUnavailable) return this.#later(item);
-      log.error("webhook: an event cannot be told", {
-        endpoint: name,
-        position: item.event.position,
-        reason: String(cause),
-      });
-      this.givenUp += 1;
-      return this.#done(item);
-    }
-    const { accounts } = this.endpoint;
-    if (!message || (accounts && !accounts.includes(message.account ?? ""))) {
-      return this.#done(item);
-    }
-    let why: string;
-    try {
-      const status = await sender.send(this.endpoint, message, signal);
-      if (status >= 200 && status < 300) {
-        this.told += 1;
-        this.failures = 0;
-        this.#notBefore = 0;
-        this.lastError = null;
-        return this.#done(item);
-      }
-      if (status === 410) return await this.#park("the endpoint says that it is gone (410)");
-      why = status >= 300 && status < 400
-        ? `the answer is ${status}: redirects are not followed`
-        : `the answer is ${status}`;
-    } catch (cause) {
-      if (signal.aborted) return;
-      why = cause instanceof Error ? cause.message : String(cause);
-    }
-    await this.#failed(item, why);
-  }
-
-  #done(item: Item): void {
-    this.#window.delete(item.event.position);
-  }
-
-  #later(item: Item): void {
-    item.attempts += 1;
-    item.notBefore = this.ports.clock.monotonic() + this.#wait(item.attempts);
-  }
-
-  async #failed(item: Item, why: string): Promise<void> {
-    const { clock, log } = this.ports;
-    const now = clock.now();
-    this.#later(item);
-    item.failing ??= now;
-    if (this.failures === 0) {
-      this.#failingSince = now;
-      log.warn("webhook: not taken", { endpoint: this.endpoint.name, reason: why });
-    }
-    this.failures += 1;
-    this.lastError = why;
-    if (this.failures > 1) {
-      this.#notBefore = clock.monotonic() + this.#wait(this.failures - 1);
-    }
-    const dead = now - this.#failingSince >= this.endpoint.parkAfter;
-    if (this.failures >= FEWEST_FAILURES && dead) {
-      return await this.#park(`${this.failures} failures in a row, the last: ${why}`);
-    }
-    if (this.failures === 1 && now - item.failing >= GIVE_UP) {
-      log.warn("webhook: an event is given up", {
-        endpoint: this.endpoint.name,
-        position: item.event.position,
-        reason: why,
-      });
-      this.givenUp += 1;
-      this.#done(item);
-    }
-  }
-
-  /** With some chance in it, so that endpoints on one host are not asked all at once. */
-  #wait(attempts: number): number {
-    const wait = Math.min(FIRST_WAIT * 2 ** Math.min(attempts - 1, 20), LONGEST_WAIT);
-    return wait * (0.75 + this.ports.random.next() / 2);
-  }
-
-  async #park(why: string): Promise<void> {
-    const { log } = this.ports;
-    const endpoint = this.endpoint.name;
-    try {
-      await append(this.ports, endpoint, {
-        type: "WebhookParked",
-        data: { endpoint, who: "supervisor", why: why.slice(0, 500) },
-      });
-    } catch (cause) {
-      if (!(cause instanceof StoreUnavailable)) throw cause;
-      this.#notBefore = this.ports.clock.monotonic() + FIRST_WAIT;
-      return; // it fails again, and is parked then
-    }
-    log.error("webhook parked; `webhooks resume` ends that", { endpoint, reason: why });
-    this.#stop.abort();
-  }
-
-  // The position: recorded once a second while it moves.
-
-  #record(): void {
-    const moved = this.told + this.givenUp > this.#recorded.done ||
-      this.position - this.#recorded.position > RECORD_LAG;
-    if (!moved || this.#cancelRecord || this.#recording) return;
-    this.#cancelRecord = this.ports.clock.timer(RECORD_EVERY, () => {
-      this.#cancelRecord = undefined;
-      this.#recording = this.#writePosition().finally(() => {
-        this.#recording = undefined;
-        if (!this.#stop.signal.aborted) this.#record();
-      });
-    });
-  }
-
-  async #writePosition(): Promise<void> {
-    const { told, givenUp, position: upTo } = this;
-    const endpoint = this.endpoint.name;
-    try {
-      await append(this.ports, endpoint, {
-        type: "WebhookAdvanced",
-        data: { endpoint, upTo, told, givenUp },
-      });
-      this.#recorded = { position: upTo, done: told + givenUp };
-    } catch (cause) {
-      const { log } = this.ports;
-      log.warn("webhook: position not recorded", { endpoint, reason: String(cause) });
-    }
-  }
-
-  async stop(): Promise<void> {
-    this.#stop.abort();
-    this.#cancelWake?.();
-    this.#cancelRecord?.();
-    this.#cancelRecord = undefined;
-    await Promise.all([...this.#sending, this.#reading, this.#recording]);
-    if (this.told + this.givenUp > this.#recorded.done) await this.#writePosition();
-  }
 }

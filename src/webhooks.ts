@@ -1,5 +1,5 @@
 /**
- * The sender of webhooks: signs each message and posts it (actors/webhooks.ts says what and when).
+ * The sender of webhooks: signs each message and posts it (actors/webhook_runner.ts says when).
  *
  *   POST url
  *   Content-Type: application/json
@@ -12,8 +12,8 @@
  */
 import { createHmac } from "node:crypto";
 import type { Clock } from "../actors/ports.ts";
+import type { WebhookEndpoint, WebhookSender } from "../actors/webhook_endpoint.ts";
 import type { WebhookMessage } from "../actors/webhook_message.ts";
-import type { WebhookEndpoint, WebhookSender } from "../actors/webhooks.ts";
 import type { WebhookConfig } from "./config/types.ts";
 
 /** Milliseconds until the head of the answer has to be there. */
@@ -30,6 +30,7 @@ export const endpointOf = (config: WebhookConfig): WebhookEndpoint => ({
   url: config.url,
   events: config.events,
   ...(config.accounts ? { accounts: config.accounts } : {}),
+  concurrency: config.concurrency,
   parkAfter: config.parkAfter,
 });
 

@@ -26,6 +26,7 @@ export const WebhookEntry = z.strictObject({
   accounts: z.array(z.string().min(1).max(255)).min(1, {
     error: "names no account; leave it out for all of them",
   }).max(10_000).optional(),
+  concurrency: z.int().min(1).max(256).default(32),
   park_after: Duration.default(DAY),
   insecure_http: z.boolean().default(false),
 });
@@ -68,6 +69,7 @@ export function webhooksOf(
       secret: new Secret(entry.secret),
       events: entry.events,
       ...(entry.accounts ? { accounts: entry.accounts } : {}),
+      concurrency: entry.concurrency,
       parkAfter: entry.park_after,
     };
   });

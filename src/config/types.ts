@@ -74,6 +74,8 @@ export interface WebhookConfig {
   readonly events: readonly WebhookKind[];
   /** Only what concerns these accounts; absent: everything. */
   readonly accounts?: readonly string[];
+  /** Posts on their way to it at the same time, at most. */
+  readonly concurrency: number;
   /** Milliseconds for which it may take nothing before it is parked. */
   readonly parkAfter: number;
 }

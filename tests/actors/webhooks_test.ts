@@ -1,10 +1,13 @@
 import { describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
+import type { EventStore } from "../../actors/ports.ts";
 import type { Fact, StoredEvent } from "../../events/catalogue.ts";
 import { webhooksProjection } from "../../events/projections/webhooks.ts";
+import { StoreUnavailable } from "../../events/store.ts";
 import type { WebhookMessage } from "../../actors/webhook_message.ts";
 import { CommandRefused } from "../../actors/message.ts";
-import { type WebhookEndpoint, Webhooks, type WebhookState } from "../../actors/webhooks.ts";
+import type { WebhookEndpoint } from "../../actors/webhook_endpoint.ts";
+import { Webhooks, type WebhookState } from "../../actors/webhooks.ts";
 import { delivered, enqueued, failed, type Given, givenStore, started } from "../events/given.ts";
 import { LogLines, ManualClock, settle } from "./manual_clock.ts";
 
@@ -13,6 +16,7 @@ const ENDPOINT: WebhookEndpoint = {
   name: "hook",
   url: "https://example.com/hook",
   events: ["delivered", "delayed", "failed", "suppressed"],
+  concurrency: 4,
   parkAfter: DAY,
 };
 
@@ -32,8 +36,10 @@ interface Hook {
 async function withHook(
   run: (hook: Hook) => Promise<void>,
   endpoint: WebhookEndpoint = ENDPOINT,
+  storeOf: (real: EventStore) => EventStore = (real) => real,
 ): Promise<void> {
   const given = await givenStore();
+  const store = storeOf(given.store);
   const clock = new ManualClock(given.clock.now());
   const sent: WebhookMessage[] = [];
   const make = (dead: { yes: boolean }) =>
@@ -41,13 +47,17 @@ async function withHook(
       clock,
       random: { next: () => 0.5 },
       log: new LogLines(),
-      store: given.store,
+      store,
       row: (name) => given.row(webhooksProjection, name),
       sender: {
-        send: async (_, message) => {
+        send: async (_, message, signal) => {
           if (dead.yes) return await new Promise<never>(() => {});
+          signal.throwIfAborted();
           sent.push(message);
-          return await hook.answer(message);
+          return await new Promise<number>((resolve, reject) => {
+            signal.addEventListener("abort", () => reject(new Error("cut off")));
+            Promise.resolve(hook.answer(message)).then(resolve, reject);
+          });
         },
       },
     });
@@ -76,6 +86,18 @@ async function withHook(
     await given.end();
   }
 }
+
+/** The store, with one of its ways changed. */
+const changed = (real: EventStore, change: Partial<EventStore>): EventStore => ({
+  append: (appends, bodies) => real.append(appends, bodies),
+  readStream: (stream) => real.readStream(stream),
+  version: (stream) => real.version(stream),
+  readAll: (after, limit) => real.readAll(after, limit),
+  head: () => real.head(),
+  subscribe: (listener) => real.subscribe(listener),
+  health: () => real.health(),
+  ...change,
+});
 
 const calm = async (hook: Hook, ms = 0) => {
   await hook.clock.advance(ms);
@@ -269,6 +291,95 @@ describe("webhooks", () => {
       const { givenUp, told, parked } = hook.state();
       assert.deepEqual([givenUp, told, parked], [1, 100, null]);
     }));
+
+  it("are not told what was skipped, though the position was not recorded when they were parked", () =>
+    withHook(async (hook) => {
+      hook.answer = ({ id }) => id === "m1:3" ? 200 : 410;
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await calm(hook); // taken, and recorded within a second
+      await hook.append("m2", 0, enqueued(), started(1), delivered);
+      await calm(hook); // parked
+      await hook.append("m3", 0, enqueued(), started(1), delivered);
+      hook.answer = () => 200;
+      await hook.webhooks.act("hook", { act: "resume", who: "ann", why: "new", skip: true });
+      await calm(hook, 5_000);
+      await hook.append("m4", 0, enqueued(), started(1), delivered);
+      await calm(hook, 5_000);
+      assert.deepEqual(ids(hook), ["m1:3", "m2:3", "m4:3"]);
+      assert.deepEqual([hook.state().told, hook.state().behind <= 1], [2, true]);
+    }));
+
+  it("come to a state that acts at the same time make one after the other", () =>
+    withHook(async (hook) => {
+      let answer = (_: number) => {};
+      hook.answer = () => new Promise((resolve) => answer = resolve);
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await calm(hook);
+      const by = { who: "ann", why: "test" };
+      const acts = [
+        hook.webhooks.act("hook", { act: "park", ...by }),
+        hook.webhooks.act("hook", { act: "resume", ...by }),
+        hook.webhooks.act("hook", { act: "park", ...by }),
+        hook.webhooks.use([{ ...ENDPOINT, url: "https://example.com/other" }]),
+        hook.webhooks.act("hook", { act: "resume", ...by }),
+      ];
+      answer(200);
+      await Promise.all(acts);
+      hook.answer = () => 200;
+      await hook.append("m2", 0, enqueued(), started(1), delivered);
+      await calm(hook, 60_000);
+      assert.deepEqual(ids(hook).filter((id) => id === "m2:3"), ["m2:3"], "one runner tells it");
+    }));
+
+  it("are parked by an act whose write failed and is on disk all the same", () => {
+    const broken = (real: EventStore) =>
+      changed(real, {
+        append: async (appends, bodies) => {
+          const events = await real.append(appends, bodies);
+          if (events[0]?.type === "WebhookParked") throw new StoreUnavailable("no answer");
+          return events;
+        },
+      });
+    return withHook(
+      async (hook) => {
+        const act = { act: "park", who: "ann", why: "too loud" } as const;
+        await assert.rejects(hook.webhooks.act("hook", act), StoreUnavailable);
+        await hook.append("m1", 0, enqueued(), started(1), delivered);
+        await calm(hook, 60_000);
+        assert.equal(hook.state().parked?.why, "too loud");
+        assert.deepEqual(ids(hook), [], "a parked endpoint has no runner");
+      },
+      ENDPOINT,
+      broken,
+    );
+  });
+
+  it("miss nothing that is committed while the end of the log cannot be read", () => {
+    let during: (() => Promise<unknown>) | undefined;
+    const unreadable = (real: EventStore) =>
+      changed(real, {
+        readAll: async (after, limit) => {
+          const commit = during;
+          if (!commit) return await real.readAll(after, limit);
+          during = undefined;
+          await commit();
+          return [];
+        },
+      });
+    return withHook(
+      async (hook) => {
+        await hook.webhooks.stop();
+        await hook.append("m1", 0, enqueued());
+        during = () => hook.append("m2", 0, enqueued(), started(1), delivered);
+        const next = await hook.again();
+        await calm(hook, 10_000);
+        await next.stop();
+        assert.deepEqual(ids(hook), ["m2:3"]);
+      },
+      ENDPOINT,
+      unreadable,
+    );
+  });
 
   it("are not told of reports", () =>
     withHook(async (hook) => {

@@ -4,8 +4,8 @@
  * log that has passed what nobody took. What an endpoint answers depends on its mood.
  */
 import { CommandRefused } from "../../actors/message.ts";
+import type { WebhookEndpoint, WebhookSender } from "../../actors/webhook_endpoint.ts";
 import type { WebhookMessage } from "../../actors/webhook_message.ts";
-import type { WebhookEndpoint, WebhookSender } from "../../actors/webhooks.ts";
 import type { StoredEvent } from "../../events/catalogue.ts";
 import { webhooksProjection } from "../../events/projections/webhooks.ts";
 import { StoreUnavailable } from "../../events/store.ts";
@@ -42,7 +42,7 @@ interface Owed {
   readonly broken: () => boolean;
   taken: boolean;
   body: string | undefined;
-  /** Wall times of what was not taken. */
+  /** When it was not taken, by a clock that nobody sets. */
   firstRefused: number;
   lastRefused: number;
 }
@@ -74,6 +74,7 @@ export class Hooks {
         name: `hook${n}`,
         url: `https://hook${n}.example/`,
         events: this.dice.pick(KINDS),
+        concurrency: this.dice.pick([1, 4, 32]),
         parkAfter: this.dice.pick([10 * MINUTE, 3 * HOUR, DAY]),
       }));
     for (const one of this.#endpoints) {
@@ -103,10 +104,15 @@ export class Hooks {
   }
 
   sender(process: Process): WebhookSender {
+    const onTheWay = new Map(this.#endpoints.map((one) => [one, new Set<string>()]));
     return {
       send: ({ name }, message, signal) => {
         const one = this.#endpoints.find(({ endpoint }) => endpoint.name === name)!;
-        return new Promise((resolve, reject) => {
+        const streams = onTheWay.get(one)!;
+        const stream = message.id.slice(0, message.id.lastIndexOf(":"));
+        this.world.watch(() => begins(one, streams, stream));
+        streams.add(stream);
+        return new Promise<number>((resolve, reject) => {
           if (signal.aborted) return reject(new Error("aborted"));
           signal.addEventListener("abort", () => reject(new Error("aborted")), { once: true });
           process.timer(ANSWER_WITHIN, () => reject(new Error("no answer")));
@@ -117,7 +123,7 @@ export class Hooks {
             this.world.note(`${name} ${message.id}: ${status ?? "no answer"}`);
             return status;
           }).then((status) => status !== undefined && resolve(status), reject);
-        });
+        }).finally(() => streams.delete(stream));
       },
     };
   }
@@ -221,7 +227,7 @@ export class Hooks {
       if (mood === "lossy" && this.dice.chance(0.7)) throw new Error("connection reset");
       return this.dice.pick([200, 202, 204]);
     }
-    const now = this.world.time.now();
+    const now = this.world.time.monotonic();
     told.firstRefused = Math.min(told.firstRefused, now);
     told.lastRefused = Math.max(told.lastRefused, now);
     switch (mood) {
@@ -258,6 +264,13 @@ export class Hooks {
       if (!expected) this.world.violated(cause);
     });
   }
+}
+
+/** One post of a message at a time, and no more than the endpoint bears. */
+function begins({ endpoint }: Endpoint, streams: ReadonlySet<string>, stream: string): void {
+  const { name, concurrency } = endpoint;
+  if (streams.has(stream)) throw new Violation(`${name} is told of ${stream} twice at once`);
+  if (streams.size >= concurrency) throw new Violation(`more than ${concurrency} posts to ${name}`);
 }
 
 const KINDS = [

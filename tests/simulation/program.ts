@@ -7,7 +7,8 @@ import type { BodyStore, Delivery, EventStore, Log } from "../../actors/ports.ts
 import { QueueSubmitter } from "../../actors/submitter.ts";
 import type { Part } from "../../actors/supervision.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
-import { Webhooks, type WebhookSender } from "../../actors/webhooks.ts";
+import type { WebhookSender } from "../../actors/webhook_endpoint.ts";
+import { Webhooks } from "../../actors/webhooks.ts";
 import { Bodies } from "../../events/bodies.ts";
 import { sha256 } from "../../events/chain.ts";
 import type { StorageEngine } from "../../events/engine.ts";

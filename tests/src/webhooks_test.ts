@@ -43,6 +43,7 @@ describe("the sender of webhooks", () => {
       url: `http://127.0.0.1:${at}/in?x=1`,
       secret: new Secret(SECRET),
       events: ["delivered"] as const,
+      concurrency: 4,
       parkAfter: 1_000,
     };
     const poster = new WebhookPoster(systemClock, [config], within);

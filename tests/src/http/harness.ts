@@ -7,7 +7,8 @@ import { Admission } from "../../../actors/admission.ts";
 import { QueueSubmitter } from "../../../actors/submitter.ts";
 import { Supervisor } from "../../../actors/supervisor.ts";
 import { Suppressions } from "../../../actors/suppression.ts";
-import { type WebhookEndpoint, Webhooks } from "../../../actors/webhooks.ts";
+import type { WebhookEndpoint } from "../../../actors/webhook_endpoint.ts";
+import { Webhooks } from "../../../actors/webhooks.ts";
 import { type OpenStore, openStore } from "../../../events/open.ts";
 import { idempotencyId, idempotencyProjection } from "../../../events/projections/idempotency.ts";
 import { suppressionId, suppressionProjection } from "../../../events/projections/suppression.ts";
@@ -31,7 +32,13 @@ export class HttpHarness {
   webhooks!: Webhooks;
   /** The webhook endpoints that there are. */
   endpoints: readonly WebhookEndpoint[] = [
-    { name: "hook", url: "https://example.com/hook", events: ["failed"], parkAfter: 86_400_000 },
+    {
+      name: "hook",
+      url: "https://example.com/hook",
+      events: ["failed"],
+      concurrency: 4,
+      parkAfter: 86_400_000,
+    },
   ];
   /** While true, nothing can be written. */
   diskFull = false;
