@@ -4,12 +4,11 @@
 import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { dataOf, exportedEvents, type LoggedEvent } from "./history.ts";
-import { address, type Internet, startInternet } from "./internet.ts";
+import { Correspondence, directOver } from "./correspondence.ts";
+import { address, type Internet, offersTls, startInternet, WITHOUT_TLS } from "./internet.ts";
 import { CA_EXTENSIONS, forHost, type Issued, Pki } from "./pki.ts";
 import { runTask, Server } from "./serve.ts";
-import { submitWithPython } from "./submit.ts";
-import { freePort, until } from "./wait.ts";
+import { freePort } from "./wait.ts";
 
 const digest = (octets: Uint8Array): string => createHash("sha256").update(octets).digest("hex");
 
@@ -30,14 +29,13 @@ const DOMAINS = {
   "nostarttls.test": "Failed",
   "implicit.test": "Delivered",
 } as const;
-type Domain = keyof typeof DOMAINS;
 
 describe("direct delivery over a small internet", () => {
   const port = freePort();
   let pki: Pki;
   let internet: Internet;
   let server: Server;
-  const histories = new Map<string, LoggedEvent[]>();
+  let correspondence: Correspondence;
 
   before(async () => {
     pki = await Pki.create();
@@ -50,47 +48,12 @@ describe("direct delivery over a small internet", () => {
     });
     internet = await startInternet(await landscape(port, ee, ta, root, pki));
     server = await Server.prepare({
-      routing: `
-[dns]
-servers = ["${internet.resolver}"]
-
-[[routes]]
-transport = "out"
-
-[transports.out]
-type = "direct"
-port = ${port}
-allow_loopback = true
-`,
+      routing: directOver(internet),
       queue: 'retry = ["2s"]\nmax_attempts = 4\ndelay_notice_after = 10\n',
     });
     await server.start();
-    for (const domain of Object.keys(DOMAINS)) {
-      const { smtpPort } = server;
-      const subject = domain.replace(".test", "");
-      await submitWithPython({
-        port: smtpPort,
-        from: "sender@ee.test",
-        to: `bob@${domain}`,
-        subject,
-      });
-    }
-    let last: LoggedEvent[] = [];
-    await until("an outcome for every domain", 40_000, async () => {
-      const events = last = await exportedEvents(server);
-      for (const [domain, outcome] of Object.entries(DOMAINS)) {
-        const first = events.find(({ type, data }) =>
-          type === "Enqueued" && data.rcptTo === `bob@${domain}`
-        );
-        const own = events.filter(({ stream }) => stream === first?.stream);
-        if (!own.some(({ type }) => type === outcome)) return false;
-        histories.set(domain, own);
-      }
-      return true;
-    }).catch((error: Error) => {
-      const reasons = last.flatMap(({ type, data }) => type === "Failed" ? [data.reason] : []);
-      throw new Error(`${error.message}\n${reasons.join("\n")}`);
-    });
+    correspondence = new Correspondence(server, "sender@ee.test");
+    await correspondence.writeTo(DOMAINS);
   });
   after(async () => {
     await server?.remove();
@@ -98,26 +61,11 @@ allow_loopback = true
     await pki?.remove();
   });
 
-  const story = (domain: Domain) => {
-    const events = histories.get(domain) ?? [];
-    const tried = events.filter(({ type }) => type === "HostTried").map(({ data }) => data);
-    return {
-      events,
-      gathered: () => dataOf(events, "TLSAGathered"),
-      outcome: () => dataOf(events, DOMAINS[domain]),
-      tried,
-    };
-  };
-  const failsTemporarily = (domain: Domain, reason: RegExp) => {
-    const failed = story(domain).outcome();
-    assert.equal(failed.permanent, false);
-    assert.match(String(failed.reason), reason);
-    assert.ok(!story(domain).events.some(({ type }) => type === "Delivered"));
-  };
+  const story = (domain: keyof typeof DOMAINS) => correspondence.story(domain);
 
   it("delivers to a DANE-EE host, whatever name its certificate has", () => {
     const { gathered, tried } = story("ee.test");
-    assert.equal(gathered().daneRequired, true);
+    assert.equal(gathered.daneRequired, true);
     assert.equal(tried[0]?.verifiedBy, "dane");
     assert.match(String(tried[0]?.proof), /^TLSA 3 1 1 /);
   });
@@ -126,52 +74,53 @@ allow_loopback = true
     const { tried, gathered } = story("ta.test");
     assert.equal(tried[0]?.verifiedBy, "dane");
     assert.match(String(tried[0]?.proof), /^TLSA 2 1 1 .* for mx\.ta\.test$/);
-    assert.deepEqual(gathered().names, ["mx.ta.test", "ta.test"]);
+    assert.deepEqual(gathered.names, ["mx.ta.test", "ta.test"]);
   });
 
   it("does not deliver where the TLSA record no longer matches", () => {
-    failsTemporarily("mismatch.test", /matches none of the TLSA records/);
+    story("mismatch.test").assertPutOff(/matches none of the TLSA records/);
     assert.equal(story("mismatch.test").tried[0]?.tlsFailure, "validation-failure");
     assert.ok(story("mismatch.test").tried.every(({ fallback }) => fallback !== true));
   });
 
   it("insists on TLS, not verified, where all TLSA records are unusable", () => {
     const { gathered, tried } = story("unusable.test");
-    assert.equal(gathered().tlsMode, "required");
+    assert.equal(gathered.tlsMode, "required");
     assert.equal(tried[0]?.tlsMode, "required");
     assert.ok(tried[0]?.tls);
-    failsTemporarily("unusable-plain.test", /TLS is required and the host does not offer STARTTLS/);
+    story("unusable-plain.test").assertPutOff(
+      /TLS is required and the host does not offer STARTTLS/,
+    );
   });
 
   it("does not deliver to a bogus zone", () => {
-    failsTemporarily("bogus.test", /SERVFAIL \(/);
+    story("bogus.test").assertPutOff(/SERVFAIL \(/);
     assert.equal(story("bogus.test").tried.length, 0);
   });
 
   it("ignores TLSA records of an unsigned zone, without asking for them", () => {
     const { gathered, tried } = story("plain.test");
-    assert.equal(gathered().tlsa, "not-asked");
+    assert.equal(gathered.tlsa, "not-asked");
     assert.equal(tried[0]?.tlsMode, "opportunistic");
   });
 
   it("follows a CNAME of the TLSA name", () => {
     const { gathered, tried } = story("tlsacname.test");
-    assert.equal(gathered().base, "mx.tlsacname.test");
+    assert.equal(gathered.base, "mx.tlsacname.test");
     assert.equal(tried[0]?.verifiedBy, "dane");
   });
 
   it("takes the end of an MX host's CNAMEs for the base domain", () => {
     const { gathered, tried } = story("mxcname.test");
-    assert.equal(gathered().base, "mx.ee.test");
+    assert.equal(gathered.base, "mx.ee.test");
     assert.equal(tried[0]?.verifiedBy, "dane");
   });
 
   it("follows CNAMEs of the recipient's domain", () => {
-    const { events, tried } = story("alias.test");
-    const { expanded, dnssec } = dataOf(events, "DestinationsResolved");
+    const { expanded, dnssec } = story("alias.test").data("DestinationsResolved");
     assert.equal(expanded, "ta.test");
     assert.deepEqual(dnssec, { nextHop: "secure", expanded: "secure" });
-    assert.equal(tried[0]?.verifiedBy, "dane");
+    assert.equal(story("alias.test").tried[0]?.verifiedBy, "dane");
   });
 
   it("applies DANE to a domain that is its own host", () => {
@@ -179,9 +128,9 @@ allow_loopback = true
   });
 
   it("doubts a policy refusal of one family, and tries the other the next time", () => {
-    const { events, tried, gathered } = story("dual.test");
-    assert.equal(gathered().dualStack, true);
-    const failed = dataOf(events, "Failed");
+    const { tried, gathered } = story("dual.test");
+    assert.equal(gathered.dualStack, true);
+    const failed = story("dual.test").data("Failed");
     assert.equal(failed.permanent, false);
     assert.equal(failed.enhanced, "5.7.1");
     assert.deepEqual(tried.map((one) => one.address), ["::1", address(7)]);
@@ -197,7 +146,7 @@ allow_loopback = true
   });
 
   it("does not deliver without STARTTLS where DANE is required", () => {
-    failsTemporarily("nostarttls.test", /does not offer STARTTLS/);
+    story("nostarttls.test").assertPutOff(/does not offer STARTTLS/);
     assert.equal(story("nostarttls.test").tried[0]?.tlsFailure, "starttls-not-supported");
   });
 
@@ -240,22 +189,12 @@ allow_loopback = true
 });
 
 async function landscape(port: number, ee: Issued, ta: Issued, root: Issued, pki: Pki) {
-  const served = async (name: string, certificate: Issued, chain: readonly Issued[] = []) => {
-    const file = `${pki.directory}/${name}.pem`;
-    const key = await Deno.readTextFile(certificate.key);
-    const pems = [certificate, ...chain].map(({ pem }) => pem);
-    await Deno.writeTextFile(file, `${key}${pems.join("")}`);
-    await Deno.chmod(file, 0o644);
-    await Deno.chmod(pki.directory, 0o755);
-    return { smtpd_tls_security_level: "may", smtpd_tls_chain_files: file };
-  };
   const tlsa = (host: string, record: string) => `_${port}._tcp.${host} TLSA ${record}`;
   const own = `3 1 1 ${digest(ee.spki)}`;
-  const eeTls = await served("ee", ee);
-  const taTls = await served("ta", ta, [root]);
-  const off = { smtpd_tls_security_level: "none" };
+  const eeTls = offersTls(await pki.chainFile(ee));
+  const taTls = offersTls(await pki.chainFile(ta, root));
   const refuses = {
-    ...off,
+    ...WITHOUT_TLS,
     smtpd_client_restrictions: "reject",
     smtpd_delay_reject: "yes",
     access_map_reject_code: "550",
@@ -265,10 +204,10 @@ async function landscape(port: number, ee: Issued, ta: Issued, root: Issued, pki
   const hosts = [
     { addresses: [address(1)], parameters: eeTls },
     { addresses: [address(2)], parameters: taTls },
-    { addresses: [address(3)], parameters: off },
+    { addresses: [address(3)], parameters: WITHOUT_TLS },
     { addresses: [address(4)], parameters: { ...eeTls, smtpd_tls_protocols: "TLSv1.1" } },
     { addresses: ["::1"], parameters: refuses },
-    { addresses: [address(7)], parameters: off },
+    { addresses: [address(7)], parameters: WITHOUT_TLS },
   ];
   const records = [
     "ee MX 10 mx.ee",

@@ -14,7 +14,7 @@ export interface LoggedEvent {
 }
 
 /** All events of the log, in order, from `deno task audit export`. */
-export async function exportedEvents(server: Server): Promise<LoggedEvent[]> {
+export async function exportedEvents(server: Pick<Server, "data">): Promise<LoggedEvent[]> {
   const events: LoggedEvent[] = [];
   for await (
     const text of taskLines("audit", ["export", "--format", "jsonl", "--data", server.data])

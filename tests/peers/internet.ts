@@ -22,6 +22,15 @@ export interface MailHost {
   readonly parameters: Readonly<Record<string, string>>;
 }
 
+/** Parameters of a mail host that offers STARTTLS, with key and certificates from a file. */
+export const offersTls = (chainFile: string): MailHost["parameters"] => ({
+  smtpd_tls_security_level: "may",
+  smtpd_tls_chain_files: chainFile,
+});
+
+/** Parameters of a mail host that does not. */
+export const WITHOUT_TLS: MailHost["parameters"] = { smtpd_tls_security_level: "none" };
+
 export interface Internet {
   /** "127.0.0.1:PORT" of the validating resolver. */
   readonly resolver: string;

@@ -4,13 +4,13 @@
  */
 import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
-import https from "node:https";
-import { assertReplayable, dataOf, exportedEvents, type LoggedEvent } from "./history.ts";
-import { address, type Internet, startInternet } from "./internet.ts";
+import { Correspondence, directOver } from "./correspondence.ts";
+import { assertReplayable, exportedEvents } from "./history.ts";
+import { type HttpsHost, type HttpsMessage, startHttpsHost } from "./https_host.ts";
+import { address, type Internet, offersTls, startInternet, WITHOUT_TLS } from "./internet.ts";
 import { CA_EXTENSIONS, forHost, type Issued, Pki } from "./pki.ts";
 import { runTask, Server } from "./serve.ts";
-import { submitWithPython } from "./submit.ts";
-import { freePort, until } from "./wait.ts";
+import { freePort } from "./wait.ts";
 
 /** The domains, and the last event of an attempt to each. */
 const DOMAINS = {
@@ -50,8 +50,8 @@ describe("MTA-STS over a small internet", () => {
   let pki: Pki;
   let internet: Internet;
   let server: Server;
-  const policyHosts: https.Server[] = [];
-  const histories = new Map<string, LoggedEvent[]>();
+  let correspondence: Correspondence;
+  const policyHosts: HttpsHost[] = [];
 
   before(async () => {
     pki = await Pki.create();
@@ -70,84 +70,33 @@ describe("MTA-STS over a small internet", () => {
     const hosts = Object.keys(DOMAINS).map((domain) => `mta-sts.${domain}`);
     const policyCertificate = (issuer: Issued) =>
       pki.issue({ subject: "/CN=policies", extensions: forHost(...hosts), issuer });
-    policyHosts.push(
-      await policyHost(address(20), await policyCertificate(ours)),
-      await policyHost(address(21), await policyCertificate(theirs)),
-    );
+    for (const [n, issuer] of [[20, ours], [21, theirs]] as const) {
+      const certificate = await policyCertificate(issuer);
+      policyHosts.push(await startHttpsHost({ address: address(n) }, certificate, servePolicy));
+    }
     internet = await startInternet(await landscape(port, trusted, foreign, pki));
     server = await Server.prepare({
-      routing: `
-[dns]
-servers = ["${internet.resolver}"]
-
-[tls]
-ca_file = "${ours.certificate}"
-
-[[routes]]
-transport = "out"
-
-[transports.out]
-type = "direct"
-port = ${port}
-allow_loopback = true
-`,
+      routing: directOver(internet, ours.certificate),
       queue: 'retry = ["60s"]\nmax_attempts = 4\ndelay_notice_after = 10\n',
     });
     await server.start();
-    await submitAll(Object.keys(DOMAINS));
-    await outcomes(DOMAINS);
+    correspondence = new Correspondence(server, "sender@enforce.test");
+    await correspondence.writeTo(DOMAINS);
   });
   after(async () => {
     await server?.remove();
-    for (const host of policyHosts) {
-      host.closeAllConnections();
-      await new Promise<void>((resolve) => host.close(() => resolve()));
-    }
+    for (const host of policyHosts) await host.stop();
     await internet?.stop();
     await pki?.remove();
   });
 
-  const submitAll = async (domains: readonly string[], user = "bob") => {
-    for (const domain of domains) {
-      const to = `${user}@${domain}`;
-      const { smtpPort } = server;
-      await submitWithPython({ port: smtpPort, from: "sender@enforce.test", to, subject: user });
-    }
-  };
-
-  const outcomes = async (wanted: Readonly<Record<string, string>>, user = "bob") => {
-    let last: LoggedEvent[] = [];
-    await until("an outcome for every domain", 30_000, async () => {
-      last = await exportedEvents(server);
-      for (const [domain, outcome] of Object.entries(wanted)) {
-        const to = `${user}@${domain}`;
-        const first = last.find(({ type, data }) => type === "Enqueued" && data.rcptTo === to);
-        const own = last.filter(({ stream }) => stream === first?.stream);
-        if (!own.some(({ type }) => type === outcome)) return false;
-        histories.set(to, own);
-      }
-      return true;
-    }).catch((error: Error) => {
-      const reasons = last.flatMap(({ type, data }) => type === "Failed" ? [data.reason] : []);
-      throw new Error(`${error.message}\n${reasons.join("\n")}`);
-    });
-  };
-
-  const story = (domain: Domain, user = "bob") => {
-    const events = histories.get(`${user}@${domain}`) ?? [];
-    const policy = dataOf(events, "DestinationsResolved").mtaSts as Record<string, unknown>;
-    const tried = events.filter(({ type }) => type === "HostTried").map(({ data }) => data);
-    return { events, policy, tried, failed: () => dataOf(events, "Failed") };
-  };
-  const failsTemporarily = (domain: Domain, reason: RegExp) => {
-    const { failed, events } = story(domain);
-    assert.equal(failed().permanent, false);
-    assert.match(String(failed().reason), reason);
-    assert.ok(!events.some(({ type }) => type === "Delivered"));
-  };
+  const story = (domain: Domain, user?: string) => correspondence.story(domain, user);
+  const policyOf = (domain: Domain, user?: string) =>
+    story(domain, user).data("DestinationsResolved").mtaSts as Record<string, unknown>;
 
   it("delivers where an enforced policy and the certificate agree", () => {
-    const { policy, tried } = story("enforce.test");
+    const { tried } = story("enforce.test");
+    const policy = policyOf("enforce.test");
     assert.equal(policy.status, "policy");
     assert.equal(policy.mode, "enforce");
     assert.equal(policy.from, "fetched");
@@ -160,31 +109,30 @@ allow_loopback = true
   });
 
   it("does not deliver to a host whose certificate a foreign CA signed", () => {
-    failsTemporarily("foreign.test", /certificate is not accepted/);
+    story("foreign.test").assertPutOff(/certificate is not accepted/);
     assert.equal(story("foreign.test").tried[0]?.tlsFailure, "certificate-not-trusted");
     assert.equal(story("foreign.test").tried.length, 1, "and does not fall back");
   });
 
   it("does not deliver to a host whose certificate is for another name", () => {
-    failsTemporarily("wrongname.test", /not mx\.wrongname\.test/);
+    story("wrongname.test").assertPutOff(/not mx\.wrongname\.test/);
     assert.equal(story("wrongname.test").tried[0]?.tlsFailure, "certificate-host-mismatch");
   });
 
   it("does not deliver to a host without STARTTLS", () => {
-    failsTemporarily("plain.test", /STARTTLS/);
+    story("plain.test").assertPutOff(/STARTTLS/);
     assert.equal(story("plain.test").tried[0]?.tlsFailure, "starttls-not-supported");
   });
 
   it("passes over hosts that the policy does not name, all of them if need be", () => {
-    failsTemporarily("unlisted.test", /names none of its hosts: mx\.unlisted\.test/);
+    story("unlisted.test").assertPutOff(/names none of its hosts: mx\.unlisted\.test/);
     assert.equal(story("unlisted.test").tried.length, 0);
-    const { events, tried } = story("partly.test");
-    const gathered = events.filter(({ type }) => type === "TLSAGathered").map(({ data }) => data);
-    assert.deepEqual(gathered.map(({ host, verdict }) => [host, verdict]), [
+    const partly = story("partly.test");
+    assert.deepEqual(partly.all("TLSAGathered").map(({ host, verdict }) => [host, verdict]), [
       ["mx1.partly.test", "skip"],
       ["mx2.partly.test", "try"],
     ]);
-    assert.deepEqual(tried.map(({ host }) => host), ["mx2.partly.test"]);
+    assert.deepEqual(partly.tried.map(({ host }) => host), ["mx2.partly.test"]);
   });
 
   it("finds out in testing, and enforces nothing", () => {
@@ -196,14 +144,14 @@ allow_loopback = true
   });
 
   it("goes on without a policy that cannot be believed", () => {
-    const { policy } = story("badca.test");
+    const policy = policyOf("badca.test");
     assert.equal(policy.status, "error");
     assert.equal(policy.failure, "sts-webpki-invalid");
-    assert.equal(story("html.test").policy.failure, "sts-policy-invalid");
+    assert.equal(policyOf("html.test").failure, "sts-policy-invalid");
   });
 
   it("goes by the policy of the recipient's domain, not of the name it is an alias of", () => {
-    assert.equal(story("alias.test").policy.status, "none");
+    assert.equal(policyOf("alias.test").status, "none");
     assert.equal(story("alias.test").tried[0]?.verifiedBy, "none");
   });
 
@@ -213,13 +161,10 @@ allow_loopback = true
     );
     assert.ok(stored.some(({ stream }) => stream.startsWith("mta-sts enforce.test ")));
     await server.stop();
-    for (const host of policyHosts) host.closeAllConnections();
-    for (const host of policyHosts) await new Promise<void>((done) => host.close(() => done()));
-    policyHosts.length = 0;
+    for (const host of policyHosts.splice(0)) await host.stop();
     await server.start();
-    await submitAll(["enforce.test"], "carol");
-    await outcomes({ "enforce.test": "Delivered" }, "carol");
-    assert.equal(story("enforce.test", "carol").policy.from, "cache");
+    await correspondence.writeTo({ "enforce.test": "Delivered" }, "carol");
+    assert.equal(policyOf("enforce.test", "carol").from, "cache");
     assert.equal(story("enforce.test", "carol").tried[0]?.verifiedBy, "mta-sts");
     await assertReplayable(server, story("enforce.test", "carol").events);
     const { text } = await server.get("/metrics");
@@ -243,35 +188,15 @@ allow_loopback = true
   });
 });
 
-/** An HTTPS server on port 443 that serves the policies by the name it is asked under. */
-async function policyHost(where: string, { pem, key }: Issued): Promise<https.Server> {
-  const server = https.createServer(
-    { cert: pem, key: await Deno.readTextFile(key) },
-    (request, response) => {
-      const domain = (request.headers.host ?? "").replace(/^mta-sts\./, "");
-      const type = domain === "html.test" ? "text/html" : "text/plain";
-      const text = POLICIES[domain];
-      const found = request.url === "/.well-known/mta-sts.txt" && text !== undefined;
-      response.writeHead(found ? 200 : 404, { "content-type": type });
-      response.end(found ? text : "");
-    },
-  );
-  server.on("tlsClientError", () => {});
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(443, where, () => resolve());
-  });
-  return server;
+/** Policies by the name that is asked. */
+function servePolicy({ host, path }: HttpsMessage) {
+  const domain = host.replace(/^mta-sts\./, "");
+  const text = path === "/.well-known/mta-sts.txt" ? POLICIES[domain] : undefined;
+  if (text === undefined) return { status: 404 };
+  return { status: 200, type: domain === "html.test" ? "text/html" : "text/plain", text };
 }
 
 async function landscape(port: number, trusted: Issued, foreign: Issued, pki: Pki) {
-  const served = async (name: string, { pem, key }: Issued) => {
-    const file = `${pki.directory}/${name}.pem`;
-    await Deno.writeTextFile(file, `${await Deno.readTextFile(key)}${pem}`);
-    await Deno.chmod(file, 0o644);
-    await Deno.chmod(pki.directory, 0o755);
-    return { smtpd_tls_security_level: "may", smtpd_tls_chain_files: file };
-  };
   const records = Object.keys(DOMAINS).flatMap((domain) => {
     const name = domain.replace(".test", "");
     if (domain === "alias.test") return ["alias CNAME unlisted"];
@@ -294,9 +219,9 @@ async function landscape(port: number, trusted: Issued, foreign: Issued, pki: Pk
     smtpPort: port,
     zones: [{ name: "test", records, state: "signed" }] as const,
     hosts: [
-      { addresses: [address(1)], parameters: await served("trusted", trusted) },
-      { addresses: [address(2)], parameters: await served("foreign", foreign) },
-      { addresses: [address(3)], parameters: { smtpd_tls_security_level: "none" } },
+      { addresses: [address(1)], parameters: offersTls(await pki.chainFile(trusted)) },
+      { addresses: [address(2)], parameters: offersTls(await pki.chainFile(foreign)) },
+      { addresses: [address(3)], parameters: WITHOUT_TLS },
     ],
   };
 }

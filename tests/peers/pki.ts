@@ -50,6 +50,19 @@ export class Pki {
     await Deno.remove(this.directory, { recursive: true });
   }
 
+  /**
+   * Writes a certificate with its key, and what a server sends after it, into one file that
+   * Postfix's processes can read. @returns the file
+   */
+  async chainFile(certificate: Issued, ...chain: readonly Issued[]): Promise<string> {
+    const file = `${this.directory}/${++this.#serial}-chain.pem`;
+    const pems = [certificate, ...chain].map(({ pem }) => pem);
+    await Deno.writeTextFile(file, `${await Deno.readTextFile(certificate.key)}${pems.join("")}`);
+    await Deno.chmod(file, 0o644);
+    await Deno.chmod(this.directory, 0o755);
+    return file;
+  }
+
   async issue(request: Request): Promise<Issued> {
     const n = ++this.#serial;
     const path = (name: string) => `${this.directory}/${n}-${name}`;
