@@ -181,6 +181,22 @@ describe("appending", () => {
     });
     await log.close();
   });
+
+  it("reads the log past events that it cannot read, a page of them too", async () => {
+    const engine = new SqliteEngine(`${given.dataDir}/other.db`);
+    const log = await EventLog.open({ engine, clock: new ManualClock() });
+    await log.append([{ stream: "a", expectedVersion: 0, facts: [enqueued()] }]);
+    const [known] = engine.readStream("a");
+    const foreign = [2, 3, 4].map((n) => ({ ...known!, position: n, version: n, type: "Sung" }));
+    const after = { ...known!, stream: "b", position: 5, version: 1 };
+    engine.commit({ events: [...foreign, after], rows: [], counts: [], bodies: [] });
+    const positions = async (from: number, limit: number) =>
+      (await log.readAll(from, limit)).map(({ position }) => position);
+    assert.deepEqual(await positions(0, 10), [1, 5]);
+    assert.deepEqual(await positions(1, 2), [5], "none at the end of the log alone");
+    assert.deepEqual(await positions(5, 2), []);
+    await log.close();
+  });
 });
 
 describe("group commit", () => {
