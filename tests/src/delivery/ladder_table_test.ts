@@ -8,7 +8,7 @@ import { describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import type { Finding, Outcome } from "../../../actors/ports.ts";
-import { checkFact, type EventData } from "../../../events/catalogue.ts";
+import { checkFact } from "../../../events/catalogue.ts";
 import { deliverDirect } from "../../../src/delivery/direct.ts";
 import {
   type Answer,
@@ -22,8 +22,9 @@ import { Party } from "../../../src/delivery/party.ts";
 import { Sessions } from "../../../src/smtp/sessions.ts";
 import { parseCertificate } from "../../../src/tls/certificate.ts";
 import type { MtaStsFinding } from "../../../src/tls/requirements.ts";
-import { bodyOf, MESSAGE, octets, realClock } from "../smtp/harness.ts";
+import { octets, realClock } from "../smtp/harness.ts";
 import { certificate } from "../tls/certificates.ts";
+import { BODIES, jobOf } from "./job.ts";
 
 const DNSSEC = ["secure", "host insecure", "insecure"] as const;
 const ROUTES = ["mx", "implicit"] as const;
@@ -266,23 +267,14 @@ async function deliver(one: Case): Promise<
           return Promise.resolve(new MemoryServer(one.server));
         },
       },
-      bodies: {
-        open: () => Promise.resolve(bodyOf(octets(MESSAGE))),
-        create: () => assert.fail("delivery writes no bodies"),
-      },
+      bodies: BODIES,
       sessions: new Sessions(realClock),
       hostname: "us.example",
       mtaSts: { find: () => Promise.resolve(policy(one)) },
     },
     { port: 25, ipFamily: "any", allowLoopback: false },
     [
-      new Party({
-        stream: "01J",
-        attempt: 1,
-        tried: [],
-        transport: { transport: "direct", type: "direct", because: { kind: "default" } },
-        message: MESSAGE_FACTS,
-      }, {
+      new Party(jobOf(), {
         note: (finding) => void findings.push(finding),
         flush: () => Promise.resolve(),
         settle: () => assert.fail("settled before the attempt was over"),
@@ -292,22 +284,6 @@ async function deliver(one: Case): Promise<
   );
   return { outcome: outcome!, findings, dialled };
 }
-
-const MESSAGE_FACTS: EventData<"Enqueued"> = {
-  account: null,
-  mailFrom: "alice@us.example",
-  rcptTo: "bob@example.org",
-  size: MESSAGE.length,
-  body: "0".repeat(64),
-  messageId: null,
-  has8bit: false,
-  smtputf8: false,
-  requireTLS: false,
-  dsn: {},
-  submission: "01J",
-  source: { kind: "smtp" },
-  due: "2026-01-01T00:00:00.000Z",
-};
 
 /** A server at the other end of a connection in memory; takes every message. */
 class MemoryServer implements Connection {

@@ -4,14 +4,15 @@
  */
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
-import type { Outcome, TriedAddress } from "../../../actors/ports.ts";
-import { checkFact, type EventData } from "../../../events/catalogue.ts";
+import type { Outcome } from "../../../actors/ports.ts";
+import { checkFact } from "../../../events/catalogue.ts";
 import { deliverDirect, type DirectPorts } from "../../../src/delivery/direct.ts";
 import { Party } from "../../../src/delivery/party.ts";
 import type { MtaStsFinding, MtaStsUnknown } from "../../../src/tls/requirements.ts";
-import { bodyOf, MESSAGE, octets, realClock } from "../smtp/harness.ts";
+import { realClock } from "../smtp/harness.ts";
 import { HANG_UP, type Script } from "../smtp/scripted_server.ts";
-import { World } from "./world.ts";
+import { BODIES, type JobChanges, jobOf } from "./job.ts";
+import { failure, World } from "./world.ts";
 
 let world: World;
 beforeEach(() => {
@@ -19,59 +20,25 @@ beforeEach(() => {
 });
 afterEach(() => world.stop());
 
-type Failure = Outcome & { kind: "failed" };
-function failure(outcome: Outcome): Failure {
-  if (outcome.kind !== "failed") assert.fail("it was delivered");
-  return outcome;
-}
-
-interface Trial {
-  readonly message?: Partial<EventData<"Enqueued">>;
-  readonly tried?: readonly TriedAddress[];
-  readonly attempt?: number;
+interface Trial extends JobChanges {
   readonly policy?: MtaStsFinding | MtaStsUnknown;
 }
 
-async function deliver({ message, tried = [], attempt = 1, policy }: Trial = {}): Promise<Outcome> {
+async function deliver({ policy, ...changes }: Trial = {}): Promise<Outcome> {
   const ports: DirectPorts = {
     clock: realClock,
     random: { next: () => 0.5 },
     resolver: world,
     dialer: world,
     sessions: world.sessions,
-    bodies: {
-      open: () => Promise.resolve(bodyOf(octets(MESSAGE))),
-      create: () => assert.fail("delivery writes no bodies"),
-    },
+    bodies: BODIES,
     hostname: "us.example",
     dialLimits: { connect: 50 },
     ...(policy ? { mtaSts: { find: () => Promise.resolve(policy) } } : {}),
   };
-  const job = {
-    stream: "01J",
-    attempt,
-    tried,
-    transport: { transport: "direct", type: "direct", because: { kind: "default" } },
-    message: {
-      account: null,
-      mailFrom: "alice@us.example",
-      rcptTo: "bob@example.org",
-      size: MESSAGE.length,
-      body: "0".repeat(64),
-      messageId: null,
-      has8bit: false,
-      smtputf8: false,
-      requireTLS: false,
-      dsn: {},
-      submission: "01J",
-      source: { kind: "smtp" },
-      due: "2026-01-01T00:00:00.000Z",
-      ...message,
-    },
-  } as const;
   const config = { port: 25, ipFamily: "any", allowLoopback: false } as const;
   const { signal } = new AbortController();
-  const [outcome] = await deliverDirect(ports, config, [new Party(job, world)], signal);
+  const [outcome] = await deliverDirect(ports, config, [new Party(jobOf(changes), world)], signal);
   for (const finding of world.findings) checkFact(finding);
   return outcome!;
 }

@@ -2,7 +2,7 @@
  * A small Internet for the delivery tests: names in a table, addresses of the documentation range
  * mapped to scripted servers on loopback, and a notebook of what was found in which order.
  */
-import type { BodyReader, DeliveryJob, Finding, Findings, Outcome } from "../../../actors/ports.ts";
+import type { DeliveryJob, Finding, Findings, Outcome } from "../../../actors/ports.ts";
 import type { EventData } from "../../../events/catalogue.ts";
 import type { TransportConfig } from "../../../src/config/types.ts";
 import { SocketDialer } from "../../../src/delivery/dialer.ts";
@@ -20,8 +20,9 @@ import {
 } from "../../../src/ports.ts";
 import type { Timeouts } from "../../../src/smtp/timeouts.ts";
 import { Sessions } from "../../../src/smtp/sessions.ts";
-import { bodyOf, MESSAGE, octets, realClock } from "../smtp/harness.ts";
+import { realClock } from "../smtp/harness.ts";
 import { type Script, ScriptedServer } from "../smtp/scripted_server.ts";
+import { BODIES, jobOf } from "./job.ts";
 
 type Records = { [T in RecordType]?: RecordData[T][] };
 
@@ -44,19 +45,13 @@ export class World implements Resolver, Dialer, Findings {
     timeouts: Partial<Timeouts> = {},
     more: Pick<TransportPorts, "secrets" | "socks"> = {},
   ) {
-    const bodies = {
-      open: (): Promise<BodyReader> => Promise.resolve(bodyOf(octets(MESSAGE))),
-      create: () => {
-        throw new Error("delivery writes no bodies");
-      },
-    };
     const ports = {
       clock: realClock,
       random: { next: () => 0.5 },
       dialer: this,
       resolver: this,
       sessions: this.sessions,
-      bodies,
+      bodies: BODIES,
       timeouts,
       dialLimits: { connect: 50 },
       ...more,
@@ -150,28 +145,10 @@ export class World implements Resolver, Dialer, Findings {
     rcptTo: string,
     changes: Partial<EventData<"Enqueued">> = {},
   ): DeliveryJob {
-    return {
-      stream: "01J",
-      attempt: 1,
-      tried: [],
+    return jobOf({
       transport: { transport, type: "direct", because: { kind: "default" } },
-      message: {
-        account: null,
-        mailFrom: "alice@us.example",
-        rcptTo,
-        size: MESSAGE.length,
-        body: "0".repeat(64),
-        messageId: null,
-        has8bit: false,
-        smtputf8: false,
-        requireTLS: false,
-        dsn: {},
-        submission: "01J",
-        source: { kind: "smtp" },
-        due: "2026-01-01T00:00:00.000Z",
-        ...changes,
-      },
-    };
+      message: { rcptTo, ...changes },
+    });
   }
 }
 
