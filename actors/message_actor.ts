@@ -58,27 +58,37 @@ export interface MessagePorts {
 /** Waits between tries to record an outcome that the store does not take, milliseconds. */
 const RECORD_AGAIN = [250, 1_000, 2_000, 5_000] as const;
 
+/** Other writers that may come between reading a stream and writing to it. */
+const ACT_AGAIN = 3;
+
 /**
- * Gives up on a message, or tells its sender of the delay, while it waits for a destination that
- * is down. Does nothing when the message is not waiting any more.
+ * Gives up on a message that waits, or tells its sender of the delay. Does nothing when the message
+ * is not waiting any more, or has not waited for long enough.
+ * @param why what it waits for, where that is known
+ * @returns the message afterwards; undefined when it was left alone
  * @throws StoreUnavailable when its stream cannot be read
  */
 export async function losePatienceWith(
   ports: MessagePorts,
   stream: string,
   act: "expire" | "missDeadline" | "tellOfDelay",
-  why: string,
+  why: string | undefined,
   gone: AbortSignal,
-): Promise<void> {
-  const actor = new MessageActor(ports, stream, gone);
-  try {
-    await actor.load();
-    await actor[act](why);
-  } catch (cause) {
-    if (cause instanceof StoreUnavailable) throw cause;
-    // An attempt or an operator was first, or its fold refuses: not a matter of patience.
-    if (lostTheMessage(cause) || cause instanceof CommandRefused) return;
-    ports.log.error("patience not recorded", { stream, ...describe(cause) });
+): Promise<Message | undefined> {
+  for (let again = 0;; again++) {
+    const actor = new MessageActor(ports, stream, gone);
+    try {
+      await actor.load();
+      await actor[act](why);
+      return actor.state;
+    } catch (cause) {
+      if (cause instanceof StoreUnavailable) throw cause;
+      if (cause instanceof WrongVersion && again < ACT_AGAIN) continue;
+      // An attempt or an operator was first, or its fold refuses: not a matter of patience.
+      if (lostTheMessage(cause) || cause instanceof CommandRefused) return undefined;
+      ports.log.error("patience not recorded", { stream, ...describe(cause) });
+      return undefined;
+    }
   }
 }
 
@@ -244,12 +254,13 @@ export class MessageActor implements Findings {
   }
 
   /** Gives up on a message that has waited for its whole lifetime. */
-  async expire(why: string): Promise<void> {
+  async expire(why?: string): Promise<void> {
     const now = this.ports.clock.now();
     const policy = this.#policy();
     if (ageOf(this.state, now) < policy.lifetime) return;
+    const command = { type: "Expire", now, ...(why === undefined ? {} : { why }) } as const;
     const how = { policy, dsnOffered: false };
-    await this.#conclude(decide({ type: "Expire", now, why }, this.state), now, how);
+    await this.#conclude(decide(command, this.state), now, how);
   }
 
   /** Gives up on a message whose deadline has passed. */
@@ -262,7 +273,7 @@ export class MessageActor implements Findings {
   }
 
   /** Tells the sender that a message waits for a destination that is down. */
-  async tellOfDelay(why: string): Promise<void> {
+  async tellOfDelay(why = "nothing is known of why"): Promise<void> {
     const { clock } = this.ports;
     const { status, delayReported, lastFailure } = this.state;
     const policy = this.#policy();

@@ -72,8 +72,8 @@ export class Schedule<Item extends Waiting> {
   readonly #turn = new Set<Stop<Item>>();
   /** Stops where something waits for time to pass: a probe, a pace. */
   readonly #timed = new Set<Stop<Item>>();
-  /** Streams in line or running: what must not be offered twice. */
-  readonly #known = new Set<string>();
+  /** Messages in line or running, by stream: what must not be offered twice. */
+  readonly #known = new Map<string, Item>();
 
   constructor(limits: Limits) {
     this.#limits = limits;
@@ -109,7 +109,7 @@ export class Schedule<Item extends Waiting> {
     let line = stop.lines.get(item.owner);
     if (!line) stop.lines.set(item.owner, line = new Line());
     if (!line.offer(item)) return false;
-    this.#known.add(item.stream);
+    this.#known.set(item.stream, item);
     stop.waiting++;
     this.waiting++;
     this.#queueTurn(stop, now);
@@ -156,6 +156,21 @@ export class Schedule<Item extends Waiting> {
     stop.destination.joined(taken.length);
     this.#queueTurn(stop, now);
     return taken;
+  }
+
+  /**
+   * A message has ended while it waited: takes it out of line, so that it costs nobody's turn. A
+   * line that has to be read on, now that no attempt of its own will say so.
+   */
+  drop(stream: string): Refill | undefined {
+    const item = this.#known.get(stream);
+    const stop = item && this.#stops.get(item.destination);
+    const line = item && stop?.lines.get(item.owner);
+    if (!stop || !line || line.takeMatching((other) => other === item, 1).length === 0) return;
+    this.#known.delete(stream);
+    stop.waiting--;
+    this.waiting--;
+    return this.#refill(stop, item.owner);
   }
 
   /** Time has passed: stops that waited for it have their turn. */

@@ -22,11 +22,12 @@ import type { Change } from "./destination.ts";
 import { DueReader, lineOf } from "./due_reader.ts";
 import { DueReports } from "./due_reports.ts";
 import { experienceOf } from "./experience.ts";
+import { Expiry } from "./expiry.ts";
 import { describe } from "./fault.ts";
 import { type Command, CommandRefused, decide, fold, type Message } from "./message.ts";
 import { type Attempted, type Candidate, runAttempts } from "./attempts.ts";
 import { finishInterrupted, type MessagePorts } from "./message_actor.ts";
-import { factsOf, losePatience } from "./patience.ts";
+import { factsOf, Patience } from "./patience.ts";
 import { MAX_TOGETHER, type QueueRow, type QueueView, type RoutingFacts } from "./ports.ts";
 import {
   type DestinationView,
@@ -38,6 +39,8 @@ import {
 
 export interface SupervisorPorts extends MessagePorts {
   readonly view: QueueView;
+  /** Every lifetime that `policy` may give a message, milliseconds. */
+  readonly lifetimes: () => readonly number[];
 }
 
 /** A destination as views show it; times as in RFC 3339. */
@@ -52,8 +55,6 @@ export const ATTEMPT_DEADLINE = 3_600_000;
 const PAGE = 500;
 /** How often a failed store is looked after, milliseconds. */
 const STORE_CHECK = 500;
-/** How often those are looked at who wait for a destination that is down, milliseconds. */
-const PATIENCE_CHECK = 300_000;
 /** A wait for a destination that is noted in the log of a message, milliseconds. */
 const WORTH_TELLING = 1_000;
 /** After the grace period of a stop: time to record what was aborted, milliseconds. */
@@ -75,10 +76,11 @@ export class Supervisor {
   readonly #actedOn = new Map<string, number>();
   readonly #reader: DueReader;
   readonly #reports: DueReports;
+  readonly #expiry: Expiry;
+  readonly #patience: Patience;
   #state: "new" | "open" | "blocked" | "stopping" = "new";
   #tickAt = Infinity;
   #cancelTick = () => {};
-  #cancelPatience = () => {};
   #unsubscribe = () => {};
   #idle: (() => void)[] = [];
   readonly #gone = new AbortController();
@@ -101,6 +103,27 @@ export class Supervisor {
       read: () => this.#pump(),
       failed: ended,
     });
+    const gone = this.#gone.signal;
+    this.#expiry = new Expiry(ports, {
+      destinationOf: (facts) => {
+        const key = this.#destinationOf(facts);
+        const down = this.#schedule.down(key);
+        return { key, ...(down ? { down: down.why } : {}) };
+      },
+      ended: (stream) => this.#endedInLine(stream),
+      failed: ended,
+      gone,
+    });
+    this.#patience = new Patience(ports, {
+      anyDown: () => this.#state === "open" && this.#schedule.anyDown,
+      downFor: (facts) => {
+        const destination = this.#destinationOf(facts);
+        const down = this.#schedule.down(destination);
+        return down && { destination, why: down.why };
+      },
+      failed: ended,
+      gone,
+    });
   }
 
   /** Attempts running now. */
@@ -110,6 +133,7 @@ export class Supervisor {
 
   set limits(limits: Limits) {
     this.#schedule.setLimits(limits, this.#ports.clock.monotonic());
+    this.#expiry.askAgain();
     this.#pump();
   }
 
@@ -141,7 +165,7 @@ export class Supervisor {
     this.#state = "open";
     if (finished) this.#openAll();
     else this.storeFailed();
-    this.#keepPatience();
+    this.#patience.start();
   }
 
   /**
@@ -153,7 +177,7 @@ export class Supervisor {
     this.#unsubscribe();
     this.#closeAll();
     this.#cancelTick();
-    this.#cancelPatience();
+    this.#patience.stop();
     await this.#ended(grace);
     for (const abort of this.#running.values()) abort.abort();
     await this.#ended(LAST_WORDS);
@@ -178,6 +202,7 @@ export class Supervisor {
         const message = fold([...events, ...appended])!;
         if (message.status === "queued") {
           this.#reader.expect({ due: message.due, stream });
+          this.#expiry.expect(stream, message);
           // Reading passes over what is in an attempt; it is expected again when that has ended.
           if (this.#running.has(stream)) this.#actedOn.set(stream, message.due);
         }
@@ -201,11 +226,13 @@ export class Supervisor {
   #openAll(): void {
     this.#reader.open();
     this.#reports.open();
+    this.#expiry.open();
   }
 
   #closeAll(): void {
     this.#reader.close();
     this.#reports.close();
+    this.#expiry.close();
   }
 
   #lookAfterStore(): void {
@@ -243,6 +270,7 @@ export class Supervisor {
   #committed(events: readonly StoredEvent[]): void {
     if (this.#state !== "open") return;
     this.#reports.committed(events);
+    this.#expiry.committed(events);
     const now = this.#ports.clock.now();
     for (const [n, event] of events.entries()) {
       if (event.type !== "Enqueued" || heldAtOnce(event, events[n + 1])) continue;
@@ -344,6 +372,7 @@ export class Supervisor {
     for (const [n, { message }] of attempted.entries()) {
       if (message?.status !== "queued") continue;
       this.#reader.expect({ due: message.due, stream: items[n]!.stream });
+      this.#expiry.expect(items[n]!.stream, message);
     }
     for (const { stream } of items) this.#expectActedOn(stream);
     if (this.#running.size === 0) { for (const ended of this.#idle.splice(0)) ended(); }
@@ -357,6 +386,13 @@ export class Supervisor {
     if (due === undefined) return;
     this.#actedOn.delete(stream);
     this.#reader.expect({ due, stream });
+  }
+
+  /** A message has ended without an attempt: others may take its place in line. */
+  #endedInLine(stream: string): void {
+    const refill = this.#schedule.drop(stream);
+    if (refill) this.#reader.refill(refill);
+    if (this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#reader.roomAgain();
   }
 
   #candidate({ stream, events, due, destination }: Item): Candidate {
@@ -380,29 +416,6 @@ export class Supervisor {
   #wallTime(monotonic: number): string {
     const { clock } = this.#ports;
     return new Date(clock.now() + monotonic - clock.monotonic()).toISOString();
-  }
-
-  /** Now and then, and only while a destination is down, looks at who has waited too long for it. */
-  #keepPatience(): void {
-    const { clock } = this.#ports;
-    this.#cancelPatience = clock.timer(PATIENCE_CHECK, async () => {
-      if (this.#state === "open" && this.#schedule.anyDown) {
-        try {
-          await losePatience(this.#ports, {
-            downFor: (facts) => {
-              const destination = this.#destinationOf(facts);
-              const down = this.#schedule.down(destination);
-              return down && { destination, why: down.why };
-            },
-            gone: this.#gone.signal,
-          });
-        } catch (cause) {
-          if (cause instanceof StoreUnavailable) this.storeFailed();
-          else return this.#failed(cause);
-        }
-      }
-      if (this.#state !== "stopping") this.#keepPatience();
-    });
   }
 
   /** Notes in the log, on the destination's own stream, that it is down or up again. */

@@ -311,6 +311,7 @@ export class Queue {
             delivery,
             reporter: this.#reporter,
             policy: this.#destinations.retry,
+            lifetimes: this.#destinations.lifetimes,
           },
           this.#limits(),
           failed,

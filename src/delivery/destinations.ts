@@ -97,6 +97,14 @@ export class Destinations {
     return retryPolicy(queue.retry, byAccount, byDestination);
   };
 
+  /** Every lifetime that `retry` may give, milliseconds. */
+  readonly lifetimes = (): readonly number[] => {
+    const { queue, accountQueues, destinations } = this.#settings;
+    const set = [...accountQueues.values(), ...destinations.map(({ retry }) => retry)];
+    const lifetimes = set.map(({ lifetime }) => lifetime).filter((ms) => ms !== undefined);
+    return [queue.retry.lifetime, ...lifetimes];
+  };
+
   #entry(key: string): DestinationConfig | undefined {
     const { destinations } = this.#settings;
     if (destinations.length === 0) return undefined;

@@ -14,6 +14,7 @@ import type {
   Submission,
 } from "../../actors/ports.ts";
 import type { DestinationPolicy } from "../../actors/destination.ts";
+import type { RetryPolicies } from "../../actors/retry.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
 import { QueueSubmitter } from "../../actors/submitter.ts";
 import { direct, hostTried, policy, T0 } from "./given.ts";
@@ -49,6 +50,9 @@ export class QueueHarness {
   };
   /** What every destination may be burdened with. */
   limits: DestinationPolicy = { concurrency: 5 };
+  /** When messages are tried again, and for how long they may wait. */
+  retry: RetryPolicies = () => policy;
+  lifetimes: readonly number[] = [policy.lifetime];
   /** While true, appends fail as on a full disk. */
   diskFull = false;
   readonly failed: unknown[] = [];
@@ -108,7 +112,8 @@ export class QueueHarness {
         router,
         delivery,
         reporter,
-        policy: () => policy,
+        policy: (message) => this.retry(message),
+        lifetimes: () => this.lifetimes,
       },
       { concurrency: 20, policy: () => this.limits },
       (cause) => this.failed.push(cause),

@@ -244,7 +244,7 @@ export class Invariants {
       throw new Violation(`3: a second attempt was started on ${stream}`);
     }
     const expired = event.type === "Failed" && event.data.permanent &&
-      /its destination is down|^gave up for the deadline/.test(event.data.reason);
+      /^gave up (after|for the deadline) /.test(event.data.reason);
     if ((event.type === "Delivered" || event.type === "Failed") && !open && !expired) {
       throw new Violation(`4: ${event.type} on ${stream} ends no attempt`);
     }

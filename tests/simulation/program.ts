@@ -135,6 +135,7 @@ export async function start(
             new DsnComposer({ hostname: HOSTNAME, bodies, clock: process, ids }),
           ),
           policy: destinations.retry,
+          lifetimes: destinations.lifetimes,
         },
         limits(configuration, destinations),
         failed,

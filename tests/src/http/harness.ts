@@ -97,6 +97,7 @@ export class HttpHarness {
         delivery: { attempt: nothing },
         reporter: { compose: nothing },
         policy: () => policy,
+        lifetimes: () => [policy.lifetime],
       },
       { concurrency: 1, policy: () => ({ concurrency: 1 }) },
       () => {},
