@@ -29,10 +29,9 @@ import type { EventLog, LogClock } from "./log.ts";
 export interface RetentionView {
   /**
    * Up to `limit` finished streams behind a name, in order: messages, then streams of days, with
-   * when they began and ended; the end of a stream that is kept is Infinity. Behind a stream of
-   * days that did not end before `before`, those of its series may be left out.
+   * when they began and ended; the end of a stream that is kept is Infinity.
    */
-  finished(after: string, limit: number, before: number): Promise<FinishedStream[]>;
+  finished(after: string, limit: number): Promise<FinishedStream[]>;
   /** The positions of a stream's events, in order. */
   positions(stream: string): Promise<number[]>;
   /** The events at these positions, in order. */
@@ -133,7 +132,7 @@ export class Retention {
     let batch: Batch | undefined;
     let spared = "";
     for (let after = "";;) {
-      const page = await view.finished(after, PAGE, before);
+      const page = await view.finished(after, PAGE);
       for (const { stream, created, finished } of page) {
         after = stream;
         const ofDay = stream > BEHIND_MESSAGES;

@@ -1,6 +1,6 @@
 /** What retention asks of the embedded database. Each call reads a bounded piece. */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import { dayOf, DESTINATION_DAYS, seriesOf } from "./day_streams.ts";
+import { dayOf, DESTINATION_DAYS } from "./day_streams.ts";
 import type { RawEvent } from "./engine.ts";
 import type { DaysOf, Row } from "./projection.ts";
 import { PROJECTIONS } from "./projections/all.ts";
@@ -24,9 +24,9 @@ type Ask = <T>(sql: string, ...values: (string | number)[]) => T[];
 export function sqliteRetentionView(database: () => DatabaseSync): RetentionView {
   const all = asking(database);
   return {
-    finished: (after, limit, before) => {
+    finished: (after, limit) => {
       const page = messages(all, after, limit);
-      if (page.length < limit) page.push(...days(all, after, limit - page.length, before));
+      if (page.length < limit) page.push(...days(all, after, limit - page.length));
       return Promise.resolve(page);
     },
     positions: (stream) =>
@@ -84,47 +84,66 @@ function messages(all: Ask, after: string, limit: number): FinishedStream[] {
     .map((one) => one.finished < reported ? one : { ...one, finished: Infinity });
 }
 
-/** The streams of days behind a name; of each series up to the first that is kept. */
-function days(all: Ask, after: string, limit: number, before: number): FinishedStream[] {
+/** The streams of days behind a name, kind by kind. */
+function days(all: Ask, after: string, limit: number): FinishedStream[] {
   const found: FinishedStream[] = [];
   const oldest = oldestMessage(all);
   for (const kind of KINDS) {
     const first = `${kind.kind} `;
-    for (let last = after > first ? after : first; found.length < limit;) {
-      const [next] = all<{ stream: string | null }>(
-        "SELECT min(stream) AS stream FROM events WHERE stream > ? AND stream < ?",
-        last,
-        `${kind.kind}!`,
-      );
-      if (!next?.stream) break;
-      const { stream } = next;
+    const behind = after > first ? after : first;
+    const names = all<{ stream: string }>(NAMES, behind, `${kind.kind}!`, limit - found.length)
+      .map(({ stream }) => stream);
+    const needed = neededUntil(all, kind, names);
+    for (const stream of names) {
       const created = dayOf(stream);
-      const finished = endOf(all, kind, stream, oldest);
+      const over = created + DAY - 1;
+      const kept = Number.isNaN(created) || (kind.endsMessages === true && oldest <= over);
+      const until = kept ? Infinity : Math.max(over, needed.get(stream) ?? -Infinity);
+      const finished = until === Infinity ? until : Math.max(until, lastOf(all, stream));
       found.push({ stream, created, finished });
-      last = finished < before ? stream : `${seriesOf(stream)}:`; // behind its digits
     }
+    if (found.length >= limit) break;
   }
   return found;
 }
 
-/** When a stream of a day is needed no more; Infinity when that is not known. */
-function endOf(
-  all: Ask,
-  { table, from, until, endsMessages }: (typeof KINDS)[number],
-  stream: string,
-  oldest: number,
-): number {
-  const day = dayOf(stream) + DAY - 1;
-  if (Number.isNaN(day) || (endsMessages && oldest <= day)) return Infinity;
-  const rows = table && from
-    ? all<Row>(`SELECT * FROM "${table}" WHERE "${from}" = ?`, stream)
-    : [];
-  const needed = rows.map((row) => until?.(row) ?? Infinity);
+/** From each name to the next one, by the index: not through the events between them. */
+const NAMES = `
+  WITH RECURSIVE names (stream) AS (
+    SELECT min(stream) FROM events WHERE stream > ?1 AND stream < ?2
+    UNION ALL
+    SELECT (SELECT min(stream) FROM events WHERE stream > names.stream AND stream < ?2)
+    FROM names WHERE names.stream IS NOT NULL
+    LIMIT ?3
+  )
+  SELECT stream FROM names WHERE stream IS NOT NULL`;
+
+/** When the last event of a stream happened: that of a report comes after the day it is about. */
+function lastOf(all: Ask, stream: string): number {
   const [last] = all<{ time: string }>(
     "SELECT time FROM events WHERE stream = ? ORDER BY version DESC LIMIT 1",
     stream,
   );
-  return Math.max(day, Date.parse(last!.time), ...needed);
+  return last ? Date.parse(last.time) : Infinity;
+}
+
+/** Until when rows need streams, by name. */
+function neededUntil(
+  all: Ask,
+  { table, from, until }: (typeof KINDS)[number],
+  streams: readonly string[],
+): Map<string, number> {
+  const needed = new Map<string, number>();
+  if (table === undefined || from === undefined || streams.length === 0) return needed;
+  const rows = all<Row>(
+    `SELECT * FROM "${table}" WHERE "${from}" IN (SELECT value FROM json_each(?))`,
+    JSON.stringify(streams),
+  );
+  for (const row of rows) {
+    const stream = String(row[from]);
+    needed.set(stream, Math.max(needed.get(stream) ?? -Infinity, until?.(row) ?? Infinity));
+  }
+  return needed;
 }
 
 /** When the oldest message arrived that is in the store. */
