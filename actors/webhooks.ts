@@ -247,7 +247,7 @@ function stateOf(
   const position = runner?.position ?? row?.position ?? store.head();
   return {
     name,
-    url,
+    url: url.replace(/\?.*$/s, "?…"), // a query may hold a token
     events,
     parked: row?.parked == null
       ? null

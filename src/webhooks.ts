@@ -7,8 +7,9 @@
  *   Postledger-Signature: t=SECONDS,v1=HEX    HMAC-SHA-256 (RFC 2104) over "SECONDS.BODY"
  *
  * The time is that of the attempt: a receiver that refuses old ones cannot be played a recording.
- * Redirects are not followed, the answer is its status alone (what it says is not read), and an
- * endpoint that hangs is left after 10 seconds.
+ * Redirects are not followed, and an endpoint that hangs is left after 10 seconds. The answer is
+ * its status alone; what else it says is dropped, and read only as far as it costs less than a new
+ * connection would.
  */
 import { createHmac } from "node:crypto";
 import type { Clock } from "../actors/ports.ts";
@@ -16,8 +17,11 @@ import type { WebhookEndpoint, WebhookSender } from "../actors/webhook_endpoint.
 import type { WebhookMessage } from "../actors/webhook_message.ts";
 import type { WebhookConfig } from "./config/types.ts";
 
-/** Milliseconds until the head of the answer has to be there. */
+/** Milliseconds until the head of the answer has to be there, and from there to its end. */
 const ANSWER_WITHIN = 10_000;
+const REST_WITHIN = 500;
+/** Octets of an answer that are read. */
+const MOST = 64 * 1024;
 
 /** The value of Postledger-Signature. @param seconds since the epoch */
 export function signature(secret: string, seconds: number, body: string): string {
@@ -61,7 +65,7 @@ export class WebhookPoster implements WebhookSender {
     if (signal.aborted) pass();
     else signal.addEventListener("abort", pass, { once: true });
     let late = false;
-    const disarm = this.clock.timer(this.within, () => {
+    let disarm = this.clock.timer(this.within, () => {
       late = true;
       stop.abort();
     });
@@ -82,12 +86,13 @@ export class WebhookPoster implements WebhookSender {
         body,
         signal: stop.signal,
       });
-      // Whatever it has to say, and however much: the connection is closed on it.
-      await response.body?.cancel().catch(() => {});
+      disarm();
+      disarm = this.clock.timer(REST_WITHIN, pass);
+      await drop(response.body);
       return response.status;
     } catch (cause) {
       if (late) throw new Error(`no answer within ${this.within / 1_000} s`);
-      throw new Error(`no answer: ${reasonOf(cause)}`);
+      throw new Error(`no answer: ${reasonOf(cause, url)}`);
     } finally {
       disarm();
       signal.removeEventListener("abort", pass);
@@ -95,8 +100,22 @@ export class WebhookPoster implements WebhookSender {
   }
 }
 
-/** fetch says what happened in the cause of its error. */
-function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? error.cause.message : error.message;
+/** Reads a short answer to its end: its connection serves the next post. A long one is cut off. */
+async function drop(body: Response["body"]): Promise<void> {
+  if (!body) return;
+  let octets = 0;
+  try {
+    // Leaving the loop cancels the rest.
+    for await (const chunk of body) if ((octets += chunk.length) > MOST) return;
+  } catch {
+    // What it answered is known.
+  }
+}
+
+/** fetch says what happened in the cause of its error, and where: a URL may hold a token. */
+function reasonOf(error: unknown, url: string): string {
+  const { origin, pathname, search } = new URL(url);
+  const said = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+  const text = said instanceof Error ? said.message : String(said);
+  return text.replaceAll(`${origin}${pathname}${search}`, origin);
 }

@@ -331,6 +331,32 @@ describe("webhooks", () => {
       assert.deepEqual(ids(hook).filter((id) => id === "m2:3"), ["m2:3"], "one runner tells it");
     }));
 
+  it("go on when an act could not be written", () => {
+    const full = (real: EventStore) =>
+      changed(real, {
+        append: (appends, bodies) =>
+          appends[0]?.facts[0]?.type === "WebhookParked"
+            ? Promise.reject(new StoreUnavailable("disk full"))
+            : real.append(appends, bodies),
+      });
+    return withHook(
+      async (hook) => {
+        const act = { act: "park", who: "ann", why: "too loud" } as const;
+        await assert.rejects(hook.webhooks.act("hook", act), StoreUnavailable);
+        await hook.append("m1", 0, enqueued(), started(1), delivered);
+        await calm(hook);
+        assert.deepEqual(ids(hook), ["m1:3"]);
+        // One that is dead is parked when the disk takes it, and asked nothing meanwhile.
+        hook.answer = () => 410;
+        await hook.append("m2", 0, enqueued(), started(1), delivered);
+        await calm(hook, 60_000);
+        assert.deepEqual([ids(hook).length, hook.state().parked], [2, null]);
+      },
+      ENDPOINT,
+      full,
+    );
+  });
+
   it("are parked by an act whose write failed and is on disk all the same", () => {
     const broken = (real: EventStore) =>
       changed(real, {

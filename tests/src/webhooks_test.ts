@@ -109,9 +109,48 @@ describe("the sender of webhooks", () => {
     assert.ok(written < 64 * 2 ** 20, `${written} octets were taken`);
   });
 
-  it("takes nonsense for no answer", async () => {
-    answer = says("220 mail.example.com ESMTP\r\n");
-    await assert.rejects(send(), /no answer/);
+  it("reads a short answer to its end, so that the connection serves again", async () => {
+    let connections = 0;
+    server.on("connection", () => connections++);
+    answer = (socket) => {
+      socket.write("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nwe ");
+      setTimeout(() => socket.write("thank"), 5);
+    };
+    assert.deepEqual([await send(), await send(), await send()], [200, 200, 200]);
+    assert.equal(connections, 1);
+  });
+
+  it("takes a status for an answer, whatever becomes of the rest", async () => {
+    answer = (socket) => {
+      socket.write("HTTP/1.1 202 Accepted\r\nContent-Length: 800\r\n\r\nhalf");
+      setTimeout(() => socket.destroy(), 5);
+    };
+    assert.equal(await send(), 202);
+    answer = says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno chunk");
+    assert.equal(await send(), 200);
+    answer = (socket) => void socket.write("HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\nnever");
+    const begun = performance.now();
+    assert.equal(await send(60), 503);
+    assert.ok(performance.now() - begun < 1_500, "a body that never ends is left");
+  });
+
+  it("does not take an answer that comes too late", async () => {
+    answer = (socket) => void setTimeout(() => socket.end("HTTP/1.1 200 OK\r\n\r\n"), 120);
+    await assert.rejects(send(40), /no answer within 0\.04 s/);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(sockets.size, 0, "the connection is closed");
+  });
+
+  it("takes nonsense for no answer, and says so without what the URL may keep secret", async () => {
+    for (const text of ["220 mail.example.com ESMTP\r\n", ""]) {
+      answer = says(text);
+      await assert.rejects(send(), (error) => {
+        assert.ok(error instanceof Error);
+        assert.match(error.message, /^no answer: .*http:\/\/127\.0\.0\.1:\d+ /);
+        assert.doesNotMatch(error.message, /x=1/);
+        return true;
+      });
+    }
   });
 
   it("takes a closed port for no answer", async () => {
