@@ -6,6 +6,7 @@
  *   Postledger-Id: STREAM:VERSION             the same whenever the event is told again
  *   Postledger-Signature: t=SECONDS,v1=HEX    HMAC-SHA-256 (RFC 2104) over "SECONDS.BODY"
  *
+ * While a secret is being changed a second `,v1=HEX` follows, by the old one: either will do.
  * The time is that of the attempt: a receiver that refuses old ones cannot be played a recording.
  * Redirects are not followed, and an endpoint that hangs is left after 10 seconds. The answer is
  * its status alone; what else it says is dropped, and read only as far as it costs less than a new
@@ -24,9 +25,11 @@ const REST_WITHIN = 500;
 const MOST = 64 * 1024;
 
 /** The value of Postledger-Signature. @param seconds since the epoch */
-export function signature(secret: string, seconds: number, body: string): string {
-  const hmac = createHmac("sha256", secret).update(`${seconds}.${body}`).digest("hex");
-  return `t=${seconds},v1=${hmac}`;
+export function signature(secrets: readonly string[], seconds: number, body: string): string {
+  const hmacs = secrets.map((secret) =>
+    createHmac("sha256", secret).update(`${seconds}.${body}`).digest("hex")
+  );
+  return [`t=${seconds}`, ...hmacs.map((hex) => `v1=${hex}`)].join(",");
 }
 
 export const endpointOf = (config: WebhookConfig): WebhookEndpoint => ({
@@ -58,8 +61,9 @@ export class WebhookPoster implements WebhookSender {
     { id, body }: WebhookMessage,
     signal: AbortSignal,
   ): Promise<number> {
-    const secret = this.#configs.get(name)?.secret;
-    if (!secret) throw new Error("the endpoint is not in the config any more");
+    const config = this.#configs.get(name);
+    if (!config) throw new Error("the endpoint is not in the config any more");
+    const secrets = [config.secret, ...(config.oldSecret ? [config.oldSecret] : [])];
     const stop = new AbortController();
     const pass = () => stop.abort();
     if (signal.aborted) pass();
@@ -78,7 +82,7 @@ export class WebhookPoster implements WebhookSender {
           "user-agent": "Postledger",
           "postledger-id": id,
           "postledger-signature": signature(
-            secret.reveal(),
+            secrets.map((secret) => secret.reveal()),
             Math.floor(this.clock.now() / 1_000),
             body,
           ),

@@ -15,11 +15,14 @@ const Url = z.string().max(2_000).refine((text) => {
     url.password === "";
 }, { error: "is not an http or https URL without user and password" });
 
+const WebhookSecret = z.string().min(16, {
+  error: "is shorter than 16 characters; take what `openssl rand -hex 32` gives",
+}).max(1_000);
+
 export const WebhookEntry = z.strictObject({
   url: Url,
-  secret: z.string().min(16, {
-    error: "is shorter than 16 characters; take what `openssl rand -hex 32` gives",
-  }).max(1_000),
+  secret: WebhookSecret,
+  old_secret: WebhookSecret.optional(),
   events: z.array(z.enum(WEBHOOK_KINDS)).min(1, {
     error: "names no event; leave it out for all of them",
   }).default([...WEBHOOK_KINDS]),
@@ -67,6 +70,7 @@ export function webhooksOf(
       name,
       url: entry.url,
       secret: new Secret(entry.secret),
+      ...(entry.old_secret === undefined ? {} : { oldSecret: new Secret(entry.old_secret) }),
       events: entry.events,
       ...(entry.accounts ? { accounts: entry.accounts } : {}),
       concurrency: entry.concurrency,

@@ -71,6 +71,8 @@ export interface WebhookConfig {
   readonly name: string;
   readonly url: string;
   readonly secret: Secret;
+  /** Vouches as well, until every receiver has the new one. */
+  readonly oldSecret?: Secret;
   readonly events: readonly WebhookKind[];
   /** Only what concerns these accounts; absent: everything. */
   readonly accounts?: readonly string[];

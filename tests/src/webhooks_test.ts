@@ -67,9 +67,42 @@ describe("the sender of webhooks", () => {
 
   it("signs in a form that stays as it is", () => {
     assert.equal(
-      signature("key", 1_700_000_000, "{}"),
+      signature(["key"], 1_700_000_000, "{}"),
       `t=1700000000,v1=${createHmac("sha256", "key").update("1700000000.{}").digest("hex")}`,
     );
+  });
+
+  it("signs so that receivers who do what the README says believe it, and nobody else", async () => {
+    const readme = await Deno.readTextFile(new URL("../../README.md", import.meta.url));
+    const lines = readme.split("\n");
+    const from = lines.findIndex((line) => line.includes("import { createHmac, timingSafeEqual }"));
+    const to = lines.indexOf("    }", from);
+    assert.ok(from > 0 && to > from, "the README has the check");
+    const script = `import { Buffer } from "node:buffer";\n${lines.slice(from, to + 1).join("\n")}`;
+    const { isGenuine } = await import(`data:text/javascript,${encodeURIComponent(script)}`) as {
+      isGenuine(secret: string, body: string | Uint8Array, header: string): boolean;
+    };
+    answer = says("HTTP/1.1 204 No Content\r\n\r\n");
+    await send();
+    const [head, body] = requests[0]!.split("\r\n\r\n") as [string, string];
+    const header = /\r\npostledger-signature: (.*)\r\n/i.exec(head)![1]!;
+    assert.equal(isGenuine(SECRET, body, header), true);
+    assert.equal(isGenuine(SECRET, new TextEncoder().encode(body), header), true);
+    assert.equal(isGenuine(SECRET.toUpperCase(), body, header), false);
+    assert.equal(isGenuine(SECRET, `${body} `, header), false);
+    const now = Math.floor(Date.now() / 1_000);
+    const both = signature(["the new one, not here yet", SECRET], now, body);
+    assert.equal(isGenuine(SECRET, body, both), true, "the old secret vouches too");
+    assert.equal(
+      isGenuine(SECRET, body, signature([SECRET], now - 301, body)),
+      false,
+      "a recording",
+    );
+    for (
+      const junk of ["", "t=,v1=", `t=${now}`, `t=${now},v1=zz`, `t=${now},v1=${"z".repeat(64)}`]
+    ) {
+      assert.equal(isGenuine(SECRET, body, junk), false, junk);
+    }
   });
 
   it("does not follow a redirect", async () => {

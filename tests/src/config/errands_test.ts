@@ -45,6 +45,7 @@ describe("config: webhooks, suppression, retention", () => {
       secret = "\${CRM_SECRET}"
       events = ["failed", "suppressed"]
       accounts = ["shop"]
+      concurrency = 8
       park_after = "2h"
       [suppression]
       automatic = false
@@ -57,11 +58,21 @@ describe("config: webhooks, suppression, retention", () => {
     assert.equal(hook!.secret.reveal(), SECRET);
     assert.ok(!JSON.stringify(hook).includes(SECRET));
     assert.deepEqual(
-      [hook!.name, hook!.url, hook!.events, hook!.accounts, hook!.parkAfter],
-      ["crm", "https://crm.example.com/mail?x=1", ["failed", "suppressed"], ["shop"], 7_200_000],
+      [hook!.name, hook!.url, hook!.events, hook!.accounts, hook!.concurrency, hook!.parkAfter],
+      ["crm", "https://crm.example.com/mail?x=1", ["failed", "suppressed"], ["shop"], 8, 7_200_000],
     );
     assert.deepEqual(suppression, { automatic: false, expire: 30 * 86_400_000 });
     assert.equal(retention.keep, 365 * 86_400_000);
+  });
+
+  it("tells an endpoint 32 events at a time, and has an old secret vouch too where one is set", () => {
+    const old = SECRET.toUpperCase();
+    const [hook] = load(
+      `[webhooks.a]\nurl = "https://a.example/"\nsecret = "${SECRET}"\nold_secret = "${old}"`,
+    ).webhooks;
+    assert.equal(hook!.concurrency, 32);
+    assert.equal(hook!.oldSecret!.reveal(), old);
+    assert.ok(!JSON.stringify(hook).includes(old));
   });
 
   it("takes http for loopback, and elsewhere only where that is said", () => {
@@ -82,6 +93,9 @@ describe("config: webhooks, suppression, retention", () => {
     assert.match(refusal(hook(`${url}`)), /webhooks\.a\.secret/);
     const sound = `secret = "${SECRET}"\n`;
     assert.match(refusal(hook(`${sound}url = "ftp://x/"`)), /http or https URL/);
+    assert.match(refusal(hook(`${sound}${url}concurrency = 0`)), /webhooks\.a\.concurrency/);
+    assert.match(refusal(hook(`${sound}${url}concurrency = 257`)), /webhooks\.a\.concurrency/);
+    assert.ok(!refusal(hook(`${sound}${url}old_secret = "hunter2"`)).includes("hunter2"));
     assert.match(refusal(hook(`${sound}url = "https://u:p@x.example/"`)), /without user/);
     assert.match(refusal(hook(`${sound}${url}events = ["opened"]`)), /webhooks\.a\.events/);
     assert.match(refusal(hook(`${sound}${url}events = []`)), /names no event/);
