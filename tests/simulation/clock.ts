@@ -20,6 +20,7 @@ export class VirtualTime {
   #elapsed = 0;
   #wallAtZero: number;
   #order = 0;
+  #latest = 0;
   readonly #heap: Entry[] = [];
 
   constructor(wall: number) {
@@ -35,8 +36,14 @@ export class VirtualTime {
     return Math.floor(this.#wallAtZero + this.#elapsed);
   }
 
+  /** The latest that the wall clock has ever shown. */
+  latest(): number {
+    return Math.max(this.#latest, this.now());
+  }
+
   /** Sets the wall clock forward (or back, when negative). Timers do not notice. */
   jump(ms: number): void {
+    this.#latest = this.latest();
     this.#wallAtZero += ms;
   }
 

@@ -67,6 +67,9 @@ export class Disk {
   readonly files = new Map<string, Uint8Array>();
   /** Files that were begun and not kept. */
   readonly begun = new Set<symbol>();
+  /** Files of the archive by name, and those that have no name yet. */
+  readonly archive = new Map<string, string>();
+  readonly archiveParts = new Map<string, string>();
 
   constructor(readonly dice: Dice, readonly observer: DiskObserver) {}
 

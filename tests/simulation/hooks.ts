@@ -41,6 +41,8 @@ interface Owed {
   /** A stream that became unreadable cannot be told. */
   readonly broken: () => boolean;
   taken: boolean;
+  /** It went into the archive. */
+  left: boolean;
   body: string | undefined;
   /** When it was not taken, by a clock that nobody sets. */
   firstRefused: number;
@@ -52,12 +54,15 @@ class Endpoint {
   /** Behind its position, by id, in the order of the log. */
   readonly owed = new Map<string, Owed>();
   row: ReturnType<typeof webhooksProjection.apply>;
+  /** Virtual time at which it was last resumed. */
+  resumed = -Infinity;
 
   constructor(readonly endpoint: WebhookEndpoint) {}
 
   get settled(): boolean {
     if (!this.row || this.row.parked !== null) return true;
-    return this.owed.size === 0;
+    for (const { left } of this.owed.values()) if (!left) return false;
+    return true;
   }
 }
 
@@ -154,11 +159,26 @@ export class Hooks {
             position,
             broken,
             taken: false,
+            left: false,
             body: undefined,
             firstRefused: Infinity,
             lastRefused: -Infinity,
           });
         }
+      }
+    }
+  }
+
+  /** A stream goes into the archive: nothing of it can be told any more, nor has to be. */
+  leaves(stream: string): void {
+    const now = this.world.time.monotonic();
+    for (const { endpoint: { name }, row, owed, resumed } of this.#endpoints) {
+      for (const told of owed.values()) {
+        if (told.stream !== stream || told.left) continue;
+        if (!excused(told) && row?.parked == null && now - resumed > MINUTE) {
+          throw new Violation(`${stream} leaves, and ${name} was not told of ${told.id}`);
+        }
+        told.left = true;
       }
     }
   }
@@ -171,7 +191,7 @@ export class Hooks {
         throw new Violation(`6: the row of ${name} is not the fold of its events`);
       }
       if (!row || row.parked !== null) continue;
-      const [first] = owed.values();
+      const first = owed.values().find(({ left }) => !left);
       if (!first) continue;
       if (!excused(first)) throw new Violation(`${name} was never told of ${first.id}`);
       throw new Violation(`${name} stands at ${row.position}, and was told of ${first.id}`);
@@ -186,6 +206,7 @@ export class Hooks {
     const { row, owed } = one;
     one.row = webhooksProjection.apply(row, event);
     if (!one.row || !row) return;
+    if (event.type === "WebhookResumed") one.resumed = this.world.time.monotonic();
     const { position } = one.row;
     if (position < row.position) {
       throw new Violation(`${name} went back from ${row.position} to ${position}`);
@@ -279,6 +300,6 @@ const KINDS = [
   ["delayed"],
 ] as const;
 
-/** Taken, or given up as the rules say. */
-const excused = ({ taken, broken, firstRefused, lastRefused }: Owed): boolean =>
-  taken || broken() || lastRefused - firstRefused >= GIVE_UP;
+/** Taken, or given up as the rules say, or gone. */
+const excused = ({ taken, left, broken, firstRefused, lastRefused }: Owed): boolean =>
+  taken || left || broken() || lastRefused - firstRefused >= GIVE_UP;

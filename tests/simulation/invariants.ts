@@ -15,6 +15,7 @@ import type { Checkpoint, RawEvent, Transaction } from "../../events/engine.ts";
 import { FINAL_STATES, queueProjection, type QueueRow } from "../../events/projections/queue.ts";
 import { evolve, INTERRUPTED, type Message } from "../../actors/message.ts";
 import { downgrade } from "../../src/dsn/downgrade.ts";
+import type { Archives } from "./archives.ts";
 import type { Disk } from "./disk.ts";
 import type { Hooks } from "./hooks.ts";
 import { POISON } from "./mishaps.ts";
@@ -63,7 +64,7 @@ export class Invariants {
   readonly unfinished = new Set<string>();
   incarnation = 0;
 
-  constructor(readonly disk: Disk, readonly hooks: Hooks) {}
+  constructor(readonly disk: Disk, readonly hooks: Hooks, readonly archives: Archives) {}
 
   /** A transaction has become durable. */
   durable(transaction: Transaction): void {
@@ -72,6 +73,7 @@ export class Invariants {
       if (!this.#other(raw)) touched.add(this.#event(raw));
     }
     for (const books of touched) this.#compare(books);
+    this.archives.durable(transaction);
   }
 
   /** Between two processes: puts an event on a stream that only a newer program could read. */
@@ -167,11 +169,12 @@ export class Invariants {
     this.#projections();
     this.#checkpoints();
     this.hooks.end();
+    this.archives.end();
   }
 
-  /** On the stream of a destination or a webhook the chain has to hold, as on a message's. */
+  /** On a stream that is no message's the chain has to hold as well. */
   #other(raw: RawEvent): boolean {
-    if (!/^(destination|webhook) /.test(raw.stream)) return false;
+    if (!/^(destination|webhook) |^retention$/.test(raw.stream)) return false;
     const last = this.#others.get(raw.stream);
     const findings = chainFindings(raw, last);
     if (findings.length > 0) throw new Violation(`8: ${raw.stream}: ${findings.join("; ")}`);
@@ -423,11 +426,12 @@ export class Invariants {
   /** Invariant 6, as a whole: rows and counters of a fold from zero. */
   #projections(): void {
     const table = this.disk.tables.get(queueProjection.name);
-    if (table && table.rows.size !== this.streams.size) {
-      throw new Violation(`6: ${table.rows.size} rows for ${this.streams.size} streams`);
+    const kept = [...this.streams.values()].filter(({ stream }) => !this.disk.pruned.has(stream));
+    if (table && table.rows.size !== kept.length) {
+      throw new Violation(`6: ${table.rows.size} rows for ${kept.length} streams`);
     }
     const counts = new Map<string, number>();
-    for (const { stream, row } of this.streams.values()) {
+    for (const { stream, row } of kept) {
       if (!same(table?.rows.get(stream), row)) {
         throw new Violation(`6: the row of ${stream} is not the fold of its events`);
       }

@@ -13,6 +13,8 @@ import { Bodies } from "../../events/bodies.ts";
 import { sha256 } from "../../events/chain.ts";
 import type { StorageEngine } from "../../events/engine.ts";
 import { EventLog } from "../../events/log.ts";
+import { rawLog } from "../../events/raw_log.ts";
+import { Retention, type RetentionPorts } from "../../events/retention.ts";
 import type { Projection, Row } from "../../events/projection.ts";
 import { queueProjection, type QueueView } from "../../events/projections/queue.ts";
 import { type WebhookRow, webhooksProjection } from "../../events/projections/webhooks.ts";
@@ -20,9 +22,11 @@ import { ConfiguredRouter } from "../../src/delivery/router.ts";
 import { Destinations } from "../../src/delivery/destinations.ts";
 import { Transports } from "../../src/delivery/transports.ts";
 import { DsnComposer } from "../../src/dsn/compose.ts";
+import { retentionChore } from "../../src/retention_chore.ts";
 import { Sessions } from "../../src/smtp/sessions.ts";
 import { ulids } from "../../src/system.ts";
 import { supervisionTree } from "../../src/tree.ts";
+import { VirtualArchiveFiles, VirtualRetentionView } from "./archive.ts";
 import {
   type Configuration,
   destinationSettings,
@@ -31,7 +35,7 @@ import {
   settings,
 } from "./configuration.ts";
 import { Door } from "./door.ts";
-import { VirtualBodyFiles, VirtualEngine } from "./disk.ts";
+import { type Disk, VirtualBodyFiles, VirtualEngine } from "./disk.ts";
 import type { Process } from "./process.ts";
 import { VirtualQueueView } from "./queue_view.ts";
 import type { World } from "./world.ts";
@@ -56,6 +60,7 @@ export interface Sabotage {
   readonly view?: (view: QueueView) => QueueView;
   readonly delivery?: (delivery: Delivery) => Delivery;
   readonly hooks?: (sender: WebhookSender) => WebhookSender;
+  readonly retention?: (ports: RetentionPorts, disk: Disk) => RetentionPorts;
 }
 
 const STOP_GRACE = 30_000;
@@ -171,7 +176,21 @@ export async function start(
     start: () => webhooks.start(),
     stop: () => webhooks.stop(),
   };
-  const tree = supervisionTree(queue, doors, { clock: process, log: lines }, [hooks]);
+  const chores: Part[] = [hooks];
+  const { keep } = world.archives;
+  if (keep !== undefined) {
+    const ports: RetentionPorts = {
+      clock: process,
+      log,
+      raw: rawLog(engine),
+      view: new VirtualRetentionView(world.disk, process),
+      files: new VirtualArchiveFiles(world.disk, process),
+    };
+    const retention = new Retention(sabotage.retention?.(ports, world.disk) ?? ports);
+    const told = () => webhooks.toldUpTo;
+    chores.push(retentionChore(retention, () => keep, told, { clock: process, log: lines }));
+  }
+  const tree = supervisionTree(queue, doors, { clock: process, log: lines }, chores);
   await tree.start(failed);
   return {
     process,

@@ -36,7 +36,24 @@ interface Totals {
   steps: number;
   kills: number;
   duplicates: number;
+  /** Worlds with an archive, its files, events in them, and processes that ended in its making. */
+  archiving: number;
+  archives: number;
+  archived: number;
+  interrupted: number;
 }
+
+const SUMS = [
+  "days",
+  "messages",
+  "events",
+  "steps",
+  "kills",
+  "duplicates",
+  "archives",
+  "archived",
+  "interrupted",
+] as const;
 
 function whole(text: string | undefined, otherwise: number, name: string): number {
   if (text === undefined) return otherwise;
@@ -57,9 +74,8 @@ function failure(report: Report): string {
 
 function add(totals: Totals, report: Report): void {
   totals.worlds++;
-  for (const key of ["days", "messages", "events", "steps", "kills", "duplicates"] as const) {
-    totals[key] += report[key];
-  }
+  if (report.archives > 0) totals.archiving++;
+  for (const key of SUMS) totals[key] += report[key];
 }
 
 async function replay(seed: number): Promise<number> {
@@ -116,6 +132,10 @@ async function main(): Promise<number> {
     steps: 0,
     kills: 0,
     duplicates: 0,
+    archiving: 0,
+    archives: 0,
+    archived: 0,
+    interrupted: 0,
   };
   const begun = performance.now();
   const elapsed = () => (performance.now() - begun) / 1_000;

@@ -5,6 +5,7 @@
  * can go wrong does. After it all faults end but for hosts that stay as they are, and the world
  * goes on until every message has come to an end. Invariants are checked all along.
  */
+import { Archives } from "./archives.ts";
 import { DAY, HOUR, MINUTE, VirtualTime } from "./clock.ts";
 import { type Configuration, configure } from "./configuration.ts";
 import { Disk } from "./disk.ts";
@@ -42,6 +43,10 @@ export interface Report {
   readonly days: number;
   /** Messages that were received more than once, all explained. */
   readonly duplicates: number;
+  /** Files of the archive, the events in them, and ends of the process in the midst of that. */
+  readonly archives: number;
+  readonly archived: number;
+  readonly interrupted: number;
 }
 
 const EPOCH = Date.parse("2026-03-01T00:00:00.000Z");
@@ -61,6 +66,7 @@ export class World {
   readonly invariants: Invariants;
   readonly mishaps: Mishaps;
   readonly hooks: Hooks;
+  readonly archives: Archives;
   /** Milliseconds in which things happen. */
   readonly window: number;
   /** The program, while it runs and has come up. */
@@ -98,7 +104,8 @@ export class World {
       misused: (how) => this.violated(new Violation(`the engine was misused: ${how}`)),
     });
     this.hooks = new Hooks(this);
-    this.invariants = new Invariants(this.disk, this.hooks);
+    this.archives = new Archives(this);
+    this.invariants = new Invariants(this.disk, this.hooks, this.archives);
     this.dns = new Dns(this.dice.fork("dns"));
     this.network = new Network(this.time, this.dice.fork("network"), {
       dialled: (_, { address }) => this.watch(() => this.invariants.dialled(address)),
@@ -128,17 +135,19 @@ export class World {
     };
     globalThis.addEventListener("unhandledrejection", unhandled);
     const deadline = this.window + PATIENCE;
+    const epilogue = EPILOGUE + this.archives.patience;
     let endAt = Infinity;
     while (!this.#violation) {
       const next = this.time.next();
-      if (next === undefined || next > endAt) break;
-      if (next > deadline || this.#steps++ > STEPS) break;
+      if (next === undefined || (next > endAt && this.archives.settled)) break;
+      if (next > Math.min(deadline, endAt + DAY) || this.#steps++ > STEPS) break;
       await this.time.step();
       const done = next > this.window && this.invariants.unfinished.size === 0 &&
         this.hooks.settled;
-      endAt = done ? Math.min(endAt, next + EPILOGUE) : Infinity;
+      endAt = done ? Math.min(endAt, next + epilogue) : Infinity;
     }
     if (!this.#violation) this.watch(() => this.invariants.end());
+    if (!this.#violation) await this.archives.verify().catch((cause) => this.violated(cause));
     this.#process?.die();
     globalThis.removeEventListener("unhandledrejection", unhandled);
     return this.#report();
@@ -194,6 +203,7 @@ export class World {
     process.onDeath(() => {
       this.#kills++;
       this.program = undefined;
+      this.archives.ended();
       this.time.after(this.dice.between(100, 60_000), () => this.#boot());
     });
     this.note("start");
@@ -255,6 +265,9 @@ export class World {
       boundaries: this.#faults.boundaries,
       days: this.time.monotonic() / DAY,
       duplicates,
+      archives: this.archives.files,
+      archived: this.archives.events,
+      interrupted: this.archives.interrupted,
     };
   }
 }
