@@ -1,7 +1,8 @@
 """Verifies every DKIM signature of a message with dkimpy.
 
-usage: verify_dkim.py MESSAGE RECORDS
-RECORDS is a JSON object of TXT records by name. Prints a JSON list: domain, selector, verified.
+usage: verify_dkim.py MESSAGE RECORDS [--tlsrpt]
+RECORDS is a JSON object of TXT records by name. With --tlsrpt the rules of RFC 8460 hold.
+Prints a JSON list: domain, selector, and true or what is wrong.
 """
 import json
 import sys
@@ -18,14 +19,16 @@ def txt(name, timeout=5):
 
 with open(sys.argv[1], "rb") as file:
     message = file.read()
+tlsrpt = "--tlsrpt" in sys.argv[3:]
 signer = dkim.DKIM(message)
 count = sum(1 for name, _ in signer.headers if name.lower() == b"dkim-signature")
 results = []
 for n in range(count):
-    verifier = dkim.DKIM(message)
+    verifier = dkim.DKIM(message, tlsrpt=tlsrpt)
     try:
         verified = verifier.verify(idx=n, dnsfunc=txt)
     except dkim.DKIMException as error:
         verified = str(error)
-    results.append([verifier.domain.decode(), verifier.selector.decode(), verified])
+    domain, selector = verifier.domain or b"", verifier.selector or b""
+    results.append([domain.decode(), selector.decode(), verified])
 json.dump(results, sys.stdout)
