@@ -3,7 +3,14 @@
  * it. Everything that stands in the way is a DataFolderError with one clear line.
  */
 import { createPublicKey, type KeyObject } from "node:crypto";
-import { type ArchiveDamaged, archivePath, DirectoryArchiveFiles, SpanningLog } from "./archive.ts";
+import {
+  type ArchiveDamaged,
+  archiveFiles,
+  archivePath,
+  DirectoryArchiveFiles,
+  SpanningLog,
+} from "./archive.ts";
+import { ArchiveLookup } from "./archive_lookup.ts";
 import { Bodies } from "./bodies.ts";
 import { DirectoryBodyFiles } from "./body_files.ts";
 import { loadKey, loadPublicKey, publicKeyPath } from "./checkpoint_key.ts";
@@ -30,7 +37,7 @@ import { rawLog } from "./raw_log.ts";
 import { Retention } from "./retention.ts";
 import { SqliteEngine } from "./sqlite_engine.ts";
 import { SqliteQueueView } from "./sqlite_queue_view.ts";
-import { sqliteRetentionView } from "./sqlite_retention_view.ts";
+import { sqliteArchiveView, sqliteRetentionView } from "./sqlite_retention_view.ts";
 import type { UnreadableStream } from "./store.ts";
 import { ThreadedEngine } from "./threaded_engine.ts";
 import { type LostBody, missingBodies, trustLog, trustQueue } from "./trust.ts";
@@ -53,6 +60,8 @@ export interface OpenStore {
   readonly raw: RawLog;
   /** Lets go of what is finished. */
   readonly retention: Retention;
+  /** Finds what has left. */
+  readonly archive: ArchiveLookup;
   /** The row of a projection; undefined when there is none. @throws when it cannot be read */
   row<R extends Row>(projection: Projection<R>, key: string): R | undefined;
   /** Up to `limit` rows with a greater key, by key. @throws when they cannot be read */
@@ -73,6 +82,8 @@ export interface StoreReader {
   readonly bodies: Pick<Bodies, "open">;
   /** Store and archive together. */
   readonly raw: RawLog;
+  /** Finds what has left. */
+  readonly archive: ArchiveLookup;
   /** Files of the archive that were found damaged while `raw` was read. */
   readonly damaged: readonly ArchiveDamaged[];
   /** @throws UnreadableStream */
@@ -141,6 +152,7 @@ export async function openStore(options: OpenOptions): Promise<OpenStore> {
         view: sqliteRetentionView(() => database.db),
         files: archive,
       }),
+      archive: new ArchiveLookup(sqliteArchiveView(() => database.db), archive),
       row: <R extends Row>(projection: Projection<R>, key: string) =>
         database.rows(projection.name, [key])[0] as R | undefined,
       page: <R extends Row>(projection: Projection<R>, after: string, limit: number) =>
@@ -186,6 +198,12 @@ export function openReader(dataDir: string): StoreReader {
     view: new SqliteQueueView(engine),
     bodies: new Bodies(engine, new DirectoryBodyFiles(bodiesPath(dataDir))),
     raw,
+    // By the log itself: rows may be those of an older version.
+    archive: new ArchiveLookup({
+      filesOf: async (stream) =>
+        (await archiveFiles(rawLog(engine))).reverse()
+          .filter(({ first, last }) => first <= stream && stream <= last),
+    }, archive),
     readStream: async (stream) => (await raw.stream(stream)).map(decode),
     readAll: async (after, limit) => (await raw.events(after, limit)).map(decode),
     publicKey: () => loadPublicKey(publicKeyPath(dataDir)),

@@ -1,11 +1,17 @@
-/** What retention asks of the embedded database. Each call reads a bounded piece. */
+/**
+ * What retention asks of the embedded database, each call a bounded piece; and where that is which
+ * has left it.
+ */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { dayOf, DESTINATION_DAYS } from "./day_streams.ts";
+import { messageOf } from "./decode.ts";
 import type { RawEvent } from "./engine.ts";
 import type { DaysOf, Row } from "./projection.ts";
 import { PROJECTIONS } from "./projections/all.ts";
+import type { ArchiveView, KnownFile } from "./projections/archive.ts";
 import { FINAL_STATES } from "./projections/queue.ts";
 import type { FinishedStream, RetentionView } from "./retention.ts";
+import { StoreUnavailable } from "./store.ts";
 
 const EVENT = "position, stream, version, type, schema, time, data, prev, hash";
 const DAY = 86_400_000;
@@ -17,6 +23,27 @@ const KINDS: readonly (Partial<DaysOf<Row>> & { readonly kind: string; table?: s
   { kind: DESTINATION_DAYS },
   ...PROJECTIONS.flatMap(({ name, days }) => days ? [{ ...days, table: name }] : []),
 ].sort((a, b) => a.kind < b.kind ? -1 : 1);
+
+/** Where archived streams can be. Files have few streams in common: those of a day that ended late. */
+export function sqliteArchiveView(database: () => DatabaseSync): ArchiveView {
+  const all = asking(database);
+  return {
+    filesOf: (stream) =>
+      new Promise((resolve, reject) => {
+        try {
+          resolve(all<KnownFile>(
+            `SELECT file, hash AS sha256 FROM archive WHERE last_stream >= ? AND first_stream <= ?
+             ORDER BY file DESC`,
+            stream,
+            stream,
+          ));
+        } catch (cause) {
+          const why = `what the archive holds cannot be read: ${messageOf(cause)}`;
+          reject(new StoreUnavailable(why, { cause }));
+        }
+      }),
+  };
+}
 
 type Ask = <T>(sql: string, ...values: (string | number)[]) => T[];
 

@@ -1,5 +1,6 @@
 /** The projections that the embedded store keeps in step with its log. */
 import type { Projection, Row } from "../projection.ts";
+import { archiveProjection } from "./archive.ts";
 import { idempotencyProjection } from "./idempotency.ts";
 import { mtaStsProjection } from "./mta_sts.ts";
 import { queueProjection } from "./queue.ts";
@@ -18,4 +19,5 @@ export const PROJECTIONS: readonly Projection<Row>[] = [
   asRows(tlsReportsProjection),
   asRows(suppressionProjection),
   asRows(webhooksProjection),
+  asRows(archiveProjection),
 ];

@@ -128,6 +128,13 @@ describe("retention", () => {
     try {
       assert.deepEqual(await reader.readStream(B), before);
       assert.deepEqual(await reader.readStream("01KGA0000000000000000000B9"), []);
+      for (const archive of [reader.archive, given.archive]) {
+        assert.deepEqual(await archive.find(B), {
+          file: "2026-01-31-000001.jsonl.gz",
+          events: before,
+        });
+        assert.equal(await archive.find("01KGA0000000000000000000B9"), undefined);
+      }
     } finally {
       reader.close();
     }
