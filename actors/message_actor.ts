@@ -284,7 +284,7 @@ export class MessageActor implements Findings {
     const report = decideNotice("delayed", this.state, until);
     const reason = `its destination is down: ${why}`;
     const failure = lastFailure ?? { permanent: false, result: "timeout", reason };
-    await this.#report([], { type: "Failed", data: failure }, report, clock.now());
+    await this.#report([], { type: "Failed", data: failure }, report);
   }
 
   get #deadline(): number {
@@ -318,14 +318,13 @@ export class MessageActor implements Findings {
     const decision = decideReport(this.state, conclusion, how);
     const later = decision && postponed(facts, this.state, decision, now);
     if (!decision || later) return await this.#record(() => this.#append(later ?? facts));
-    await this.#report(facts, conclusion, decision, now);
+    await this.#report(facts, conclusion, decision);
   }
 
   async #report(
     facts: readonly Fact[],
     conclusion: Fact,
     decision: ReportDecision,
-    now: number,
   ): Promise<void> {
     if ("notSent" in decision) {
       const { kind, notSent } = decision;
@@ -336,7 +335,6 @@ export class MessageActor implements Findings {
     const { kind, until } = decision;
     const about: RecipientReport = {
       ...recipientOf(this.stream, this.state),
-      at: this.state.attemptStarted ?? now,
       ...whatHappened(conclusion, kind, until),
     };
     await this.#record(async () => {

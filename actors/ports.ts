@@ -155,8 +155,8 @@ export type RecipientReport =
     readonly message: EventData<"Enqueued">;
     /** RFC 3339 time at which the message was enqueued. */
     readonly arrived: string;
-    /** Epoch milliseconds of the attempt that it reports on. */
-    readonly at: number;
+    /** Epoch milliseconds of the latest attempt; absent when there was none. */
+    readonly at?: number;
     readonly attempt: number;
   }
   & (

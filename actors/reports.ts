@@ -118,8 +118,7 @@ export function whatHappened(
 /** What a report says of a recipient whose message is concluded. */
 export function concludedReport(stream: string, state: Message): RecipientReport {
   const { lastFailure, delivery, status } = state;
-  const at = state.lastAttempt ?? state.arrived;
-  const about = { ...recipientOf(stream, state), at };
+  const about = recipientOf(stream, state);
   if (status === "delivered" && delivery) return { ...about, kind: "relayed", delivery };
   if (status === "failed" && lastFailure) return { ...about, kind: "failed", failure: lastFailure };
   throw new Error(`${stream} is ${status}: there is nothing to report`);
@@ -128,7 +127,8 @@ export function concludedReport(stream: string, state: Message): RecipientReport
 /** What a report says of a recipient, without what became of it. */
 export function recipientOf(stream: string, state: Message) {
   const arrived = new Date(state.arrived).toISOString();
-  return { stream, message: state.enqueued, arrived, attempt: state.attempts };
+  const { enqueued: message, attempts: attempt, lastAttempt: at } = state;
+  return { stream, message, arrived, attempt, ...(at === undefined ? {} : { at }) };
 }
 
 /** The report as a message of its own, from the null reverse-path (RFC 3464, section 2). */

@@ -50,6 +50,9 @@ const BY_STATUS: Readonly<Record<string, string>> = {
   "3.4":
     "The message is larger than the recipient's server takes. Send it without large attachments.",
   "4.6": "The message goes round in circles between servers. The postmasters have to mend that.",
+  "4.7":
+    "It could not be delivered in time. Send the message again if it is of use still, or tell the " +
+    "recipient by other means.",
   "6.7":
     "The recipient's server does not know addresses with letters like those in this one. Ask " +
     "the recipient for another address.",

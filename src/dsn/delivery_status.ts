@@ -38,7 +38,7 @@ function recipientFields(report: RecipientReport, unicodeReport: boolean): strin
     field("Status", statusOf(report)),
     optional("Remote-MTA", remote && `dns; ${remoteName(remote)}`),
     optional("Diagnostic-Code", diagnostic(report, unicodeReport ? oneLine : asciiLine)),
-    field("Last-Attempt-Date", dateTime(at)),
+    optional("Last-Attempt-Date", at === undefined ? undefined : dateTime(at)),
     optional(
       "Will-Retry-Until",
       kind === "delayed" && report.until !== undefined ? dateTime(report.until) : undefined,

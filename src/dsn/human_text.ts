@@ -55,14 +55,20 @@ function chapter(kind: Kind, these: readonly RecipientReport[], several: boolean
 const triesOf = ({ attempt }: RecipientReport) =>
   attempt === 1 ? "1 attempt" : `${attempt} attempts`;
 
+const afterTries = (report: RecipientReport) =>
+  report.attempt === 0 ? "and could not be tried" : `after ${triesOf(report)}`;
+
+const lastTried = (report: RecipientReport) =>
+  report.at === undefined ? "never" : `${dateTime(report.at)} (${triesOf(report)})`;
+
 function opening(report: RecipientReport): string {
   const to = oneLine(report.message.rcptTo, 400);
   switch (report.kind) {
     case "failed":
-      return `Your message to ${to} was not delivered, after ${triesOf(report)}. ` +
+      return `Your message to ${to} was not delivered, ${afterTries(report)}. ` +
         `It will not be tried again.`;
     case "delayed":
-      return `Your message to ${to} has not been delivered yet, after ${triesOf(report)}. ` +
+      return `Your message to ${to} has not been delivered yet, ${afterTries(report)}. ` +
         `It is tried again${limitOf(report)}: you need not send it again, and you will hear if ` +
         `it fails.`;
     case "relayed":
@@ -92,7 +98,7 @@ const limitOf = ({ kind, ...report }: RecipientReport): string =>
 function recipient(report: RecipientReport): string[] {
   return [
     `  Recipient:   ${oneLine(report.message.rcptTo, 400)}`,
-    `  Last tried:  ${dateTime(report.at)} (${triesOf(report)})`,
+    `  Last tried:  ${lastTried(report)}`,
     report.kind === "relayed" ? `  ${oneLine(report.delivery.host, 255)} said:` : "  The reason:",
     "",
     ...quoted(report.kind === "relayed" ? remoteReply(report) ?? "" : report.failure.reason),

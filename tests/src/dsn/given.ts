@@ -18,7 +18,7 @@ type Failed = EventData<"Failed">;
 export type Changes = {
   message?: Partial<RecipientReport["message"]>;
   failure?: Partial<Failed>;
-  report?: Partial<RecipientReport> & { until?: number };
+  report?: Omit<Partial<RecipientReport>, "at"> & { until?: number; at?: number | undefined };
   /** Further recipients of the submission. */
   others?: Pick<Changes, "message" | "failure" | "report">[];
   original?: string | Uint8Array | null;
