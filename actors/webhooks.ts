@@ -13,14 +13,15 @@
  * An endpoint that is new begins at the head of the log. One that is dead is parked: it has no
  * runner until somebody resumes it, and goes on where it stopped. What happened meanwhile is still
  * in the log, but for what retention has taken out of the store: it waits for endpoints that are
- * not parked. One that leaves the config keeps its position.
+ * not parked, and the event of the resumption says how much has gone. One that leaves the config keeps its position.
  *
  * An act comes to an endpoint in this order: its runner is stopped, which records the position; the
  * event is written; the row says whether there is a runner again. One act at a time, so that
  * nobody writes a position that another has left behind.
  */
+import { RETENTION_STREAM } from "../events/archive.ts";
 import type { WebhookRow } from "../events/projections/webhooks.ts";
-import { StoreUnavailable } from "../events/store.ts";
+import { StoreUnavailable, UnreadableStream } from "../events/store.ts";
 import { CommandRefused } from "./message.ts";
 import type { WebhookEndpoint } from "./webhook_endpoint.ts";
 import { recordFact } from "./webhook_record.ts";
@@ -127,8 +128,10 @@ export class Webhooks {
       try {
         if (act === "park") await recordFact(this.#ports, name, { type: "WebhookParked", data });
         else {
-          const skipTo = skip ? { skipTo: this.#ports.store.head() } : {};
-          const resumed = { type: "WebhookResumed", data: { ...data, ...skipTo } } as const;
+          const how = skip
+            ? { skipTo: this.#ports.store.head() }
+            : await this.#lost(name, row.position);
+          const resumed = { type: "WebhookResumed", data: { ...data, ...how } } as const;
           await recordFact(this.#ports, name, resumed);
         }
       } finally {
@@ -136,6 +139,22 @@ export class Webhooks {
         await this.#sync();
       }
     });
+  }
+
+  /** What has left the store behind the position of an endpoint that was parked. */
+  async #lost(endpoint: string, position: number): Promise<{ readonly archived?: number }> {
+    const { store, log } = this.#ports;
+    const retention = await store.readStream(RETENTION_STREAM).catch((cause) => {
+      if (!(cause instanceof UnreadableStream)) throw cause;
+      log.warn("webhook resumed; what went into the archive is not known", { endpoint });
+      return [];
+    });
+    const archived = retention
+      .map(({ type, data }) => type === "StreamsArchived" && data.to > position ? data.streams : 0)
+      .reduce((sum, streams) => sum + streams, 0);
+    if (archived === 0) return {};
+    log.warn("webhook resumed; messages went into the archive untold", { endpoint, archived });
+    return { archived };
   }
 
   /** One after the other, in the order in which they were asked for. */

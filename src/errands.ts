@@ -64,7 +64,7 @@ export class Errands {
   }
 
   /** Adds what operators watch. */
-  observe(metrics: Pick<Metrics, "gauge" | "totals">): void {
+  observe(metrics: Pick<Metrics, "gauge" | "gauges" | "totals">): void {
     const ofWebhooks = (pick: (state: WebhookState) => number) => () =>
       Object.fromEntries(this.webhooks.list().map((one) => [one.name, pick(one)]));
     metrics.totals(
@@ -72,6 +72,18 @@ export class Errands {
       "Events that webhook endpoints took.",
       "endpoint",
       ofWebhooks(({ told }) => told),
+    );
+    metrics.totals(
+      "postledger_webhook_given_up_total",
+      "Events that webhook endpoints were never told of: refused for days, or unreadable.",
+      "endpoint",
+      ofWebhooks(({ givenUp }) => givenUp),
+    );
+    metrics.gauges(
+      "postledger_webhook_behind",
+      "Positions of the log that a webhook endpoint has yet to be told of.",
+      "endpoint",
+      () => Object.entries(ofWebhooks(({ behind }) => behind)()),
     );
     metrics.gauge(
       "postledger_webhooks_parked",

@@ -94,11 +94,15 @@ export const WebhookAdvanced = z.strictObject({
 });
 /** Nothing more is sent to it until somebody resumes it. */
 export const WebhookParked = z.strictObject({ ...Act, endpoint: z.string() });
-/** `skipTo`: what happened up to this position is not told any more. */
+/**
+ * `skipTo`: what happened up to this position is not told any more. `archived`: streams that have
+ * left the store while it was parked, and with them what it was not told of.
+ */
 export const WebhookResumed = z.strictObject({
   ...Act,
   endpoint: z.string(),
   skipTo: Count.optional(),
+  archived: Count.optional(),
 });
 
 /**

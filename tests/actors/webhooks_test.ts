@@ -23,6 +23,7 @@ const ENDPOINT: WebhookEndpoint = {
 interface Hook {
   readonly given: Given;
   readonly clock: ManualClock;
+  readonly log: LogLines;
   readonly webhooks: Webhooks;
   readonly sent: WebhookMessage[];
   /** What the endpoint answers; an error is no answer. */
@@ -41,12 +42,13 @@ async function withHook(
   const given = await givenStore();
   const store = storeOf(given.store);
   const clock = new ManualClock(given.clock.now());
+  const log = new LogLines();
   const sent: WebhookMessage[] = [];
   const make = (dead: { yes: boolean }) =>
     new Webhooks([endpoint], {
       clock,
       random: { next: () => 0.5 },
-      log: new LogLines(),
+      log,
       store,
       row: (name) => given.row(webhooksProjection, name),
       sender: {
@@ -65,6 +67,7 @@ async function withHook(
   const hook: Hook = {
     given,
     clock,
+    log,
     webhooks: make(first),
     sent,
     answer: () => 200,
@@ -270,6 +273,36 @@ describe("webhooks", () => {
       await hook.append("m2", 0, enqueued(), started(1), delivered);
       await calm(hook, 1_000);
       assert.deepEqual(ids(hook), ["m2:3"]);
+    }));
+
+  it("say what left the store while an endpoint was parked, when it is resumed", () =>
+    withHook(async (hook) => {
+      const file = {
+        sha256: "0".repeat(64),
+        octets: 1,
+        streams: 7,
+        events: 21,
+        first: "A",
+        last: "B",
+      };
+      const archived = (n: number, to: number): Fact => ({
+        type: "StreamsArchived",
+        data: { ...file, file: `2026-01-31-00000${n}.jsonl.gz`, from: 1, to },
+      });
+      const by = { who: "ann", why: "test" };
+      await hook.append("m1", 0, enqueued(), started(1), delivered);
+      await calm(hook, 2_000);
+      await hook.webhooks.act("hook", { act: "park", ...by });
+      const { position } = hook.state();
+      await hook.append("retention", 0, archived(1, position), archived(2, position + 9));
+      await hook.webhooks.act("hook", { act: "resume", ...by });
+      const { stream } = hook.given.row(webhooksProjection, "hook")!;
+      const last = (await hook.given.store.readStream(stream)).at(-1)!;
+      assert.deepEqual([last.type, last.data], [
+        "WebhookResumed",
+        { endpoint: "hook", ...by, archived: 7 },
+      ]);
+      assert.match(hook.log.lines.join("\n"), /warn webhook resumed; .*"archived":7/);
     }));
 
   it("park an endpoint that says that it is gone, at once", () =>
