@@ -148,6 +148,7 @@ describe("the schedule", () => {
     const step = fc.oneof(
       fc.record({ offer: fc.tuple(fc.constantFrom("a", "b"), fc.nat(400)), owner: fc.nat(2) }),
       fc.record({ end: fc.nat(20), experience }),
+      fc.record({ drop: fc.nat(400) }),
       fc.record({ wait: fc.nat(100_000) }),
       fc.constant({ next: true }),
     );
@@ -171,6 +172,11 @@ describe("the schedule", () => {
           if (!done) continue;
           schedule.ended(done, each.experience, "because", now);
           ended++;
+        } else if ("drop" in each) {
+          const stream = [...offered][each.drop % Math.max(offered.size, 1)] ?? "none";
+          const before = schedule.waiting;
+          schedule.drop(stream);
+          ended += before - schedule.waiting;
         } else if ("wait" in each) {
           schedule.tick(now += each.wait);
         } else {
@@ -195,6 +201,26 @@ describe("the schedule", () => {
       }
       assert.equal(schedule.waiting, 0);
     }));
+  });
+
+  it("drops what has ended while it waited, which costs nobody's turn", () => {
+    const schedule = new Schedule({ concurrency: 9, policy: () => ({ concurrency: 1 }) });
+    const items = Array.from({ length: LINE_LENGTH }, (_, n) => item("a", n));
+    for (const each of items) assert.ok(schedule.offer(each, NOW));
+    const beyond = item("a", LINE_LENGTH);
+    assert.ok(!schedule.offer(beyond, NOW));
+    const running = schedule.next(NOW)!;
+    assert.equal(schedule.drop(running.stream), undefined);
+    assert.ok(schedule.has(running.stream), "what runs is left alone");
+    assert.equal(schedule.drop(beyond.stream), undefined, "so is what nobody knows");
+    const refills = items.slice(1).map(({ stream }) => schedule.drop(stream));
+    assert.equal(schedule.waiting, 0);
+    assert.ok(items.slice(1).every(({ stream }) => !schedule.has(stream)));
+    const asked = refills.filter((refill) => refill !== undefined);
+    assert.deepEqual(asked.map(({ from }) => from.due), [LINE_LENGTH], "read on, once");
+    assert.ok(schedule.offer(beyond, NOW));
+    end(schedule, running);
+    assert.equal(schedule.next(NOW)?.stream, beyond.stream);
   });
 
   it("gives an attempt those of its owner and destination that go along, up to a number", () => {

@@ -146,6 +146,7 @@ lifetime = "1h"
     assert.deepEqual(at(null, "mx:.mx.example").waits, [5_000]);
     assert.equal(at("shop", "own.example").lifetime, HOUR);
     assert.equal(at("other", "own.example").lifetime, 120 * HOUR);
+    assert.deepEqual(destinations.lifetimes(), [120 * HOUR, HOUR], "every one there may be");
   });
 
   it("follow a configuration that is put in force", () => {
