@@ -469,12 +469,14 @@ export class EventLog implements EventStore {
   async #probe(waited: number): Promise<void> {
     try {
       await this.#engine.recover();
-      const known = this.#position;
-      this.#position = await this.#engine.head();
+      const head = await this.#engine.head();
+      // A commit that was reported as failed may have reached the disk after all: then it counts,
+      // and is told before anything is taken that it might change.
+      const missed = head > this.#position ? await this.#readFrom(this.#position) : [];
       await this.#loadUncovered();
+      this.#position = head;
       this.#health = { ok: true };
-      // A commit that was reported as failed may have reached the disk after all: then it counts.
-      if (this.#position > known) await this.#publishFrom(known);
+      if (missed.length > 0) this.#publish(missed);
     } catch (cause) {
       const since = this.#health.ok ? this.#options.clock.now() : this.#health.since;
       this.#health = { ok: false, why: messageOf(cause), since };
@@ -482,11 +484,12 @@ export class EventLog implements EventStore {
     }
   }
 
-  async #publishFrom(known: number): Promise<void> {
-    for (let after = known;;) {
+  async #readFrom(position: number): Promise<StoredEvent[]> {
+    const found: StoredEvent[] = [];
+    for (let after = position;;) {
       const events = await this.readAll(after, MAX_EVENTS);
-      if (events.length === 0) return;
-      this.#publish(events);
+      if (events.length === 0) return found;
+      found.push(...events);
       after = events.at(-1)!.position;
     }
   }

@@ -14,6 +14,8 @@ class FailingEngine {
   why: string | undefined;
   /** The transaction reaches the disk, and the failure comes after. */
   lands = false;
+  /** Why it cannot be read; asked before each page of the log is. */
+  unread: () => Promise<string | undefined> = () => Promise.resolve(undefined);
   constructor(readonly inner: SqliteEngine) {}
 
   /** The port, with everything but writing passed through. */
@@ -22,6 +24,13 @@ class FailingEngine {
       get: (inner, name) => {
         if (name === "commit") return (transaction: Transaction) => this.#commit(transaction);
         if (name === "recover") return () => this.#recover();
+        if (name === "readAll") {
+          return async (after: number, limit: number) => {
+            const why = await this.unread();
+            if (why !== undefined) throw new Error(why);
+            return inner.readAll(after, limit);
+          };
+        }
         const member = Reflect.get(inner, name);
         return typeof member === "function" ? member.bind(inner) : member;
       },
@@ -273,6 +282,38 @@ describe("group commit", () => {
     assert.deepEqual(heard, ["a", "a"]);
     assert.equal(await log.version("a"), 2);
     await assert.rejects(append("a"), WrongVersion);
+  });
+
+  it("tells of it as well when it cannot be read at once", async () => {
+    const heard: string[] = [];
+    log.subscribe((events) => heard.push(...events.map(({ stream }) => stream)));
+    disk.why = "fsync failed";
+    disk.lands = true;
+    await assert.rejects(append("a"), StoreUnavailable);
+    disk.why = undefined;
+    disk.unread = () => Promise.resolve("disk I/O error");
+    await clock.advance(1000);
+    assert.equal(log.health().ok, false);
+    disk.unread = () => Promise.resolve(undefined);
+    await clock.advance(2000);
+    assert.deepEqual([log.health().ok, heard], [true, ["a", "a"]]);
+  });
+
+  it("takes nothing before it has told of it", async () => {
+    const heard: string[] = [];
+    log.subscribe((events) => heard.push(...events.map(({ stream }) => stream)));
+    disk.why = "fsync failed";
+    disk.lands = true;
+    await assert.rejects(append("a"), StoreUnavailable);
+    disk.why = undefined;
+    const untold: boolean[] = [];
+    disk.unread = () => {
+      untold.push(log.health().ok && heard.length === 0);
+      return Promise.resolve(undefined);
+    };
+    await clock.advance(1000);
+    assert.deepEqual([log.health().ok, heard], [true, ["a", "a"]]);
+    assert.ok(untold.length > 0 && !untold.includes(true));
   });
 
   it("does not let an append that cannot be prepared take its neighbours along", async () => {
