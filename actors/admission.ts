@@ -117,6 +117,8 @@ export const said = ({ who, why }: { readonly who: string; readonly why: string 
 export class Admission {
   #state = NOTHING;
   readonly #store: EventStore;
+  /** Acts wait for each other. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(store: EventStore) {
     this.#store = store;
@@ -149,7 +151,13 @@ export class Admission {
    * @throws CommandRefused when it does not fit what is in force
    * @throws StoreUnavailable when it could not be recorded
    */
-  async act(command: AdmissionCommand): Promise<AdmissionState> {
+  act(command: AdmissionCommand): Promise<AdmissionState> {
+    const turn = this.#turn.then(() => this.#act(command));
+    this.#turn = turn.catch(() => {});
+    return turn;
+  }
+
+  async #act(command: AdmissionCommand): Promise<AdmissionState> {
     for (let again = 0;; again++) {
       const facts = decideAdmission(command, this.#state);
       try {

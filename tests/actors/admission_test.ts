@@ -85,6 +85,21 @@ describe("admission", () => {
 });
 
 describe("admission of a running queue", () => {
+  it("carries out any number of acts at once, one after the other", async () => {
+    const harness = await QueueHarness.create();
+    try {
+      const admission = new Admission(harness.opened.store);
+      await admission.load();
+      const add = (id: string) =>
+        admission.act({ type: "AddHoldRule", id, filter: { toDomain: "example.net" }, ...by });
+      const ids = Array.from({ length: 12 }, (_, n) => `r${n}`);
+      await Promise.all([...ids.map(add), assert.rejects(add("r0"), CommandRefused)]);
+      assert.deepEqual(admission.state.rules.map(({ id }) => id), ids);
+    } finally {
+      await harness.remove();
+    }
+  });
+
   it("holds new mail in the append that enqueues it, and nothing is attempted", async () => {
     const harness = await QueueHarness.create();
     try {
