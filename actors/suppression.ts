@@ -7,11 +7,15 @@
  * the case of a local part to its host; no host of today keeps two mailboxes apart by it, and a
  * list that did would be passed by writing an address in another way.
  *
+ * A bounce counts from the time of the failure. It shortens no entry that stands, and undoes
+ * nothing that somebody did with the address since.
+ *
  * The list costs nothing while it is empty: whether it is, is kept in memory.
  */
 import { domainToASCII } from "node:url";
-import type { EventData, StoredEvent, StoredEventOf } from "../events/catalogue.ts";
+import type { EventData, FactOf, StoredEvent, StoredEventOf } from "../events/catalogue.ts";
 import {
+  suppressionProjection,
   type SuppressionRow,
   suppressionStream,
   type SuppressionView,
@@ -58,36 +62,56 @@ export function comparable(address: string): string {
 
 export class Suppressions {
   readonly #ports: SuppressionPorts;
-  #empty: boolean;
+  /** Undefined: not known. */
+  #empty: boolean | undefined;
   #unsubscribe: (() => void) | undefined;
   /** Failures whose consequence is not recorded yet, by message. */
   readonly #waiting = new Map<string, StoredEventOf<"Failed">>();
+  /** While some wait: positions of the last acts on addresses, as far as they are for everybody. */
+  readonly #acts = new Map<string, number>();
+  #lookedBack = false;
   #working: Promise<void> | undefined;
   #cancel: (() => void) | undefined;
   #running = false;
 
   constructor(ports: SuppressionPorts) {
     this.#ports = ports;
-    this.#empty = ports.view.list(1).length === 0;
     ports.store.subscribe((events) => {
-      if (events.some(changesList)) this.#empty = ports.view.list(1).length === 0;
+      if (events.some(changesList)) this.#empty = undefined;
     });
   }
 
-  /** Up to `limit` entries in the order of their ids, behind that one. */
+  /**
+   * Up to `limit` entries in the order of their ids, behind that one.
+   * @throws StoreUnavailable
+   */
   list(limit: number, after?: string): SuppressionRow[] {
-    return this.#ports.view.list(limit, after);
+    return this.#read((view) => view.list(limit, after));
   }
 
-  /** The entry that stands against new mail to an address, if any. */
+  /**
+   * The entry that stands against new mail to an address, if any.
+   * @throws StoreUnavailable when the list cannot be read
+   */
   against(rcptTo: string, account: string | null): SuppressionRow | undefined {
+    this.#empty ??= this.list(1).length === 0;
     if (this.#empty) return undefined;
     const address = comparable(rcptTo);
-    const { view, clock } = this.#ports;
-    const counts = (row: SuppressionRow | undefined) =>
-      row && (row.expires === null || row.expires > clock.now()) ? row : undefined;
-    return counts(view.get(address, null)) ??
-      (account === null ? undefined : counts(view.get(address, account)));
+    const now = this.#ports.clock.now();
+    const counts = (of: string | null) => {
+      const row = this.#read((view) => view.get(address, of));
+      return row && (row.expires === null || row.expires > now) ? row : undefined;
+    };
+    return counts(null) ?? (account === null ? undefined : counts(account));
+  }
+
+  #read<T>(ask: (view: SuppressionView) => T): T {
+    try {
+      return ask(this.#ports.view);
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message : String(cause);
+      throw new StoreUnavailable(`the suppression list cannot be read: ${why}`, { cause });
+    }
   }
 
   /**
@@ -95,17 +119,12 @@ export class Suppressions {
    * @throws StoreUnavailable when it could not be recorded
    */
   async add({ lasts, ...entry }: Suppress): Promise<SuppressionRow> {
-    const { clock, view } = this.#ports;
     const address = comparable(entry.address);
-    await this.#append(address, entry.account, () => ({
-      type: "AddressSuppressed",
-      data: {
-        ...entry,
-        address,
-        ...(lasts === undefined ? {} : { expires: new Date(clock.now() + lasts).toISOString() }),
-      },
-    }));
-    return view.get(address, entry.account ?? null)!;
+    const added = await this.#append(address, entry.account, () => {
+      const expires = lasts === undefined ? undefined : this.#ports.clock.now() + lasts;
+      return { type: "AddressSuppressed", data: { ...entry, address, ...expiring(expires) } };
+    });
+    return suppressionProjection.apply(undefined, added!)!;
   }
 
   /**
@@ -123,22 +142,25 @@ export class Suppressions {
     });
   }
 
+  /** @param decide what to do with the row as it is; undefined: nothing */
   async #append(
     address: string,
     account: string | undefined,
-    fact: (row: SuppressionRow | undefined) =>
-      | { readonly type: "AddressSuppressed"; readonly data: EventData<"AddressSuppressed"> }
-      | { readonly type: "SuppressionLifted"; readonly data: EventData<"SuppressionLifted"> },
-  ): Promise<void> {
-    const { clock, store, view } = this.#ports;
+    decide: (row: SuppressionRow | undefined) => ListFact | undefined,
+  ): Promise<StoredEvent | undefined> {
+    const { clock, store } = this.#ports;
+    const row = () => this.#read((view) => view.get(address, account ?? null));
     for (let again = 0;; again++) {
-      const row = () => view.get(address, account ?? null);
       const stream = suppressionStream(address, clock.now(), row());
       const expectedVersion = await store.version(stream);
+      const fact = decide(row());
+      if (!fact) return undefined;
       try {
-        await store.append([{ stream, expectedVersion, facts: [fact(row())] }]);
-        return;
+        const [stored] = await store.append([{ stream, expectedVersion, facts: [fact] }]);
+        return stored;
       } catch (cause) {
+        // It may be on disk all the same.
+        this.#empty = undefined;
         if (!(cause instanceof WrongVersion) || again === 3) throw cause;
       }
     }
@@ -153,7 +175,8 @@ export class Suppressions {
     this.#unsubscribe = store.subscribe((events) => {
       for (const event of events) this.#look(event);
     });
-    this.#work(() => this.#lookBack());
+    this.#lookedBack = false;
+    this.#work();
   }
 
   async stop(): Promise<void> {
@@ -165,38 +188,41 @@ export class Suppressions {
   }
 
   async #lookBack(): Promise<void> {
-    if (!this.#ports.policy().automatic) return;
-    const { store } = this.#ports;
-    for (let after = Math.max(0, store.head() - LOOK_BACK);;) {
+    const { store, policy } = this.#ports;
+    for (let after = Math.max(0, store.head() - LOOK_BACK); policy().automatic;) {
       const events = await store.readAll(after, 500);
-      for (const event of events) {
-        if (isBounce(event)) this.#waiting.set(event.stream, event);
-        else this.#recorded(event);
-      }
-      if (events.length < 500) return;
+      for (const event of events) this.#note(event);
+      if (events.length < 500) break;
       after = events.at(-1)!.position;
     }
-  }
-
-  /** Its consequence is in the log, whatever has become of that since. */
-  #recorded(event: StoredEvent): void {
-    if (event.type !== "AddressSuppressed" || event.data.message === undefined) return;
-    this.#waiting.delete(event.data.message);
+    this.#lookedBack = true;
   }
 
   #look(event: StoredEvent): void {
-    this.#recorded(event);
-    if (!isBounce(event) || !this.#ports.policy().automatic) return;
-    if (this.#waiting.size >= MOST_WAITING) return;
-    this.#waiting.set(event.stream, event);
-    this.#work();
+    if (this.#note(event)) this.#work();
   }
 
-  #work(first: () => Promise<void> = () => Promise.resolve()): void {
-    this.#working ??= first().then(() => this.#record()).catch((cause) => {
+  /** Returns whether there is something to be done. */
+  #note(event: StoredEvent): boolean {
+    const matters = this.#waiting.size > 0 || !this.#lookedBack;
+    if (matters && changesList(event)) {
+      const { address, account } = event.data;
+      // The log may be read from two places at once: the later act counts.
+      const known = this.#acts.get(address) ?? 0;
+      if (account === undefined) this.#acts.set(address, Math.max(known, event.position));
+    }
+    if (!isBounce(event) || !this.#ports.policy().automatic) return false;
+    if (this.#waiting.size >= MOST_WAITING) return false;
+    this.#waiting.set(event.stream, event);
+    return true;
+  }
+
+  #work(): void {
+    this.#working ??= this.#record().catch((cause) => {
       const { clock, log } = this.#ports;
       log.warn("a bounce is not on the suppression list yet", { reason: String(cause) });
       if (!this.#running) return;
+      this.#cancel?.();
       this.#cancel = clock.timer(AGAIN, () => this.#work());
     }).finally(() => {
       this.#working = undefined;
@@ -204,6 +230,7 @@ export class Suppressions {
   }
 
   async #record(): Promise<void> {
+    if (!this.#lookedBack) await this.#lookBack();
     for (const [stream, failed] of this.#waiting) {
       if (!this.#running) return;
       try {
@@ -217,33 +244,50 @@ export class Suppressions {
       }
       this.#waiting.delete(stream);
     }
+    this.#acts.clear();
   }
 
-  async #bounced(stream: string, { data }: StoredEventOf<"Failed">): Promise<void> {
-    const { store, view, policy } = this.#ports;
+  async #bounced(stream: string, failed: StoredEventOf<"Failed">): Promise<void> {
+    const { clock, store, policy } = this.#ports;
+    const { data: { reply }, position, time } = failed;
     const history = await store.readStream(stream);
     const [enqueued] = history;
-    if (enqueued?.type !== "Enqueued" || !refusedAtRcpt(history, data.reply)) return;
+    if (enqueued?.type !== "Enqueued" || !refusedAtRcpt(history, reply)) return;
     const address = comparable(enqueued.data.rcptTo);
-    // By a write that failed and is on disk all the same.
-    if (view.get(address, null)?.message === stream) return;
-    const { lasts } = policy();
-    const { reply } = data;
-    await this.add({
-      who: "supervisor",
-      why: `${reply!.code} ${reply!.enhanced ?? ""} ${reply!.text}`.replace(/\s+/g, " ")
-        .slice(0, 500),
-      address,
-      cause: "bounce",
-      message: stream,
-      reply: reply!,
-      ...(lasts === undefined ? {} : { lasts }),
+    const { lasts = Infinity } = policy();
+    const until = Date.parse(time) + lasts;
+    const why = `${reply!.code} ${reply!.enhanced ?? ""} ${reply!.text}`;
+    await this.#append(address, undefined, (row) => {
+      // That it was recorded before a crash is an act as well.
+      if ((this.#acts.get(address) ?? 0) > position || until <= clock.now()) return undefined;
+      if (row && (row.expires ?? Infinity) >= until) return undefined;
+      return {
+        type: "AddressSuppressed",
+        data: {
+          who: "supervisor",
+          why: why.replace(/\s+/g, " ").slice(0, 500),
+          address,
+          cause: "bounce",
+          message: stream,
+          reply: reply!,
+          ...expiring(until),
+        },
+      };
     });
   }
 }
 
-const changesList = ({ type }: StoredEvent): boolean =>
-  type === "AddressSuppressed" || type === "SuppressionLifted";
+type ListFact = FactOf<"AddressSuppressed"> | FactOf<"SuppressionLifted">;
+
+/** @param until epoch milliseconds; Infinity or absent: never */
+const expiring = (until = Infinity): { readonly expires?: string } =>
+  until === Infinity ? {} : { expires: new Date(until).toISOString() };
+
+function changesList(
+  event: StoredEvent,
+): event is StoredEventOf<"AddressSuppressed"> | StoredEventOf<"SuppressionLifted"> {
+  return event.type === "AddressSuppressed" || event.type === "SuppressionLifted";
+}
 
 /** A server said for good that there is no such user. */
 function isBounce(event: StoredEvent): event is StoredEventOf<"Failed"> {

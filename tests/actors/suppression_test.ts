@@ -2,13 +2,19 @@ import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { CommandRefused } from "../../actors/message.ts";
-import { comparable, type SuppressionPolicy, Suppressions } from "../../actors/suppression.ts";
+import {
+  comparable,
+  type SuppressionPolicy,
+  type SuppressionPorts,
+  Suppressions,
+} from "../../actors/suppression.ts";
 import type { Fact, FactOf } from "../../events/catalogue.ts";
 import {
   suppressionId,
   suppressionProjection,
   suppressionStream,
 } from "../../events/projections/suppression.ts";
+import { StoreUnavailable } from "../../events/store.ts";
 import { enqueued, type Given, givenStore, started } from "../events/given.ts";
 import { LogLines, ManualClock, settle } from "./manual_clock.ts";
 
@@ -42,7 +48,7 @@ describe("the suppression list", () => {
   let clock: ManualClock;
   let policy: SuppressionPolicy;
   let list: Suppressions;
-  const make = () =>
+  const make = (ports: Partial<SuppressionPorts> = {}) =>
     new Suppressions({
       clock,
       log: new LogLines(),
@@ -53,6 +59,7 @@ describe("the suppression list", () => {
           given.row(suppressionProjection, suppressionId(address, account)),
       },
       policy: () => policy,
+      ...ports,
     });
   beforeEach(async () => {
     given = await givenStore();
@@ -183,6 +190,115 @@ describe("the suppression list", () => {
     list.start();
     await rest();
     assert.equal(list.against("gone@example.net", null), undefined, "lifted stays lifted");
+  });
+
+  it("looks again for what a crash left when the log could not be read", async () => {
+    await mail("m1", "gone@example.net", tried(), bounced());
+    const { store } = given;
+    let fails = true;
+    list = make({
+      store: {
+        append: (appends) => store.append(appends),
+        readStream: (stream) => store.readStream(stream),
+        version: (stream) => store.version(stream),
+        readAll: (after, limit) =>
+          fails ? Promise.reject(new StoreUnavailable("torn")) : store.readAll(after, limit),
+        head: () => store.head(),
+        subscribe: (listener) => store.subscribe(listener),
+        health: () => store.health(),
+      },
+    });
+    list.start();
+    await rest();
+    assert.equal(list.against("gone@example.net", null), undefined);
+    fails = false;
+    await clock.advance(5_000);
+    await rest();
+    assert.ok(list.against("gone@example.net", null));
+  });
+
+  it("counts from the failure, however late that is recorded", async () => {
+    policy = { automatic: true, lasts: 5_000 };
+    await mail("m1", "gone@example.net", tried(), bounced());
+    const failedAt = clock.now();
+    await clock.advance(3_000);
+    list.start();
+    await rest();
+    assert.equal(list.against("gone@example.net", null)?.expires, failedAt + 5_000);
+    await list.stop();
+
+    await mail("m2", "other@example.net", tried(), bounced());
+    await clock.advance(60_000);
+    list = make();
+    list.start();
+    await rest();
+    assert.deepEqual(list.list(10).map(({ address }) => address), ["gone@example.net"]);
+  });
+
+  it("shortens no entry that stands", async () => {
+    policy = { automatic: true, lasts: 5_000 };
+    await list.add({ ...manual, cause: "complaint", address: "cross@example.net" });
+    await list.add({ ...manual, address: "away@example.net", lasts: 1_000 });
+    list.start();
+    await mail("m1", "cross@example.net", tried(), bounced());
+    await mail("m2", "away@example.net", tried(), bounced());
+    await rest();
+    assert.equal(list.against("cross@example.net", null)?.cause, "complaint");
+    assert.equal(list.against("away@example.net", null)?.cause, "bounce");
+  });
+
+  it("undoes nothing that somebody did since the failure", async () => {
+    await mail("m1", "back@example.net", tried(), bounced());
+    await list.add({ ...manual, address: "back@example.net" });
+    await list.lift({ who: "ann", why: "is back", address: "back@example.net" });
+    list.start();
+    await rest();
+    assert.equal(list.against("back@example.net", null), undefined);
+  });
+
+  it("says that it cannot be read, and fails nobody who tells it of events", async () => {
+    await list.add({ ...manual, address: "b@example.net" });
+    let fails = true;
+    const torn = <T>(found: T): T => {
+      if (fails) throw new Error("disk I/O error");
+      return found;
+    };
+    list = make({
+      view: {
+        list: (limit, after = "") => torn(given.page(suppressionProjection, after, limit)),
+        get: (address, account) =>
+          torn(given.row(suppressionProjection, suppressionId(address, account))),
+      },
+    });
+    assert.throws(() => list.against("b@example.net", null), StoreUnavailable);
+    await assert.rejects(
+      list.lift({ who: "ann", why: "x", address: "b@example.net" }),
+      StoreUnavailable,
+    );
+    fails = false;
+    assert.ok(list.against("b@example.net", null));
+  });
+
+  it("counts what is on disk although writing it failed", async () => {
+    assert.equal(list.against("b@example.net", null), undefined);
+    const { store } = given;
+    list = make({
+      store: {
+        append: async (appends) => {
+          await store.append(appends);
+          throw new StoreUnavailable("fsync failed");
+        },
+        readStream: (stream) => store.readStream(stream),
+        version: (stream) => store.version(stream),
+        readAll: (after, limit) => store.readAll(after, limit),
+        head: () => store.head(),
+        subscribe: () => () => {},
+        health: () => store.health(),
+      },
+    });
+    assert.equal(list.against("b@example.net", null), undefined);
+    await assert.rejects(list.add({ ...manual, address: "b@example.net" }), StoreUnavailable);
+    assert.ok(list.against("b@example.net", null));
   });
 
   it("costs nothing while it is empty", () => {

@@ -2,6 +2,7 @@
  * The envelope: MAIL opens a transaction, RCPT adds to it (RFC 5321, section 3.3), within what the
  * listener and the account allow.
  */
+import type { Submitter } from "../../../actors/ports.ts";
 import type { AccountConfig } from "../../config/types.ts";
 import { Refusal } from "../../submission/refusal.ts";
 import { suppressed } from "../../submission/suppressed.ts";
@@ -64,8 +65,7 @@ export async function addRecipient(
   if (!ascii && !smtputf8) throw notAscii();
   const address = mailbox ? formatMailbox(mailbox) : `postmaster@${hostname}`;
   if (transaction.has(address)) return undefined;
-  const entry = listener.submitter.suppressed?.(address, transaction.account?.name ?? null);
-  if (entry) throw suppressed(entry);
+  checkSuppressed(listener, address, transaction.account);
   const full = transaction.recipients >= limits.recipients
     ? new Refusal(452, "4.5.3", "too many recipients; send to the others in another message")
     : await overAllowance(listener, transaction.account, transaction.recipients + 1);
@@ -74,6 +74,21 @@ export async function addRecipient(
     throw new SessionOver("421 4.7.0 far too many recipients, closing");
   }
   return full;
+}
+
+/** @throws Refusal when the address is on the suppression list, or the list cannot be read */
+function checkSuppressed(
+  listener: Listener,
+  address: string,
+  account: AccountConfig | undefined,
+): void {
+  let entry: ReturnType<NonNullable<Submitter["suppressed"]>>;
+  try {
+    entry = listener.submitter.suppressed?.(address, account?.name ?? null);
+  } catch (error) {
+    throw refusalFor(listener, error);
+  }
+  if (entry) throw suppressed(entry);
 }
 
 /** What the account's limits say to a message with so many recipients. */
