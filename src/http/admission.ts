@@ -18,6 +18,12 @@ export interface AdmissionPorts {
   readonly newId: () => string;
 }
 
+interface IntakePorts {
+  readonly queue: Pick<QueueView, "depth" | "due" | "nextDue">;
+  readonly now: () => number;
+  readonly admission: Pick<Admission, "state">;
+}
+
 const address = z.string().max(320).refine((text) => {
   try {
     return parseMailbox(text) !== undefined;
@@ -180,10 +186,12 @@ async function act(admission: AdmissionPorts["admission"], command: AdmissionCom
   }
 }
 
-async function intakeState({ queue, admission, now }: AdmissionPorts): Promise<IntakeState> {
+/** The intake as operators see it. */
+export async function intakeState({ queue, admission, now }: IntakePorts): Promise<IntakeState> {
   const { paused } = admission.state;
-  const { attempting, queued, held } = await queue.depth();
+  // In this order: what is due when it is asked may be tried by the time that the tries are counted.
   const due = await queue.due(now(), 1);
+  const { attempting, queued, held } = await queue.depth();
   const next = due[0]?.due ?? await queue.nextDue(now());
   return {
     paused: paused ?? null,
