@@ -332,10 +332,11 @@ export class Queue {
   /** What an HTTP listener answers from. */
   #http(config: HttpListenerConfig): HttpPorts {
     const { clock, log } = this.#world;
-    const { store, view, bodies, row } = this.#opened;
+    const { store, view, bodies, row, archive } = this.#opened;
     return {
       queue: view,
       store,
+      archive,
       now: () => clock.now(),
       readiness: () => this.#readiness(),
       metrics: () => this.#metrics.text(),

@@ -29,6 +29,7 @@ export function messageStory(message: MessageDetailJson, now: number, final: boo
       ["next", final ? null : when(message.nextAttempt, now)],
       ["override", message.transportOverride],
       ["last error", message.lastError],
+      ["archived", message.archived === null ? null : `in archive/${message.archived}`],
     ]),
   ];
   for (const attempt of history) lines.push("", ...attemptLines(attempt));

@@ -3,9 +3,13 @@
  * nothing; the acts of operators ask the running queue (queue_acts.ts, queue_rules.ts).
  */
 import { FINAL_STATES, QUEUE_SORTS, type QueueRow } from "../../events/projections/queue.ts";
+import { ArchiveDamaged } from "../../events/archive.ts";
+import type { ArchiveLookup } from "../../events/archive_lookup.ts";
+import { type ArchivedMessage, archivedMessage } from "../http/archived.ts";
 import { messageDetailJson, messageJson } from "../http/message_json.ts";
 import {
   type Command,
+  CommandError,
   DATA_OPTIONS,
   JSON_OPTION,
   processTerminal,
@@ -48,7 +52,9 @@ const list: Command = {
   usage: {
     name: "queue list",
     synopsis: "[ID]… [options]",
-    about: "Lists the messages in the queue, oldest first. Criteria add up: all of them must hold.",
+    about:
+      "Lists the messages in the queue, oldest first. Criteria add up: all of them must hold. " +
+      'Those that were archived are not listed: "queue show", "replay" and "audit export" find them.',
     maxArguments: 1000,
     options: {
       ...filterOptions,
@@ -81,7 +87,10 @@ const list: Command = {
     }
     const ids = new Set(filter.ids ?? []);
     if (ids.size <= total) return 0;
-    terminal.err(`postledger: queue list: ${ids.size - total} of the ids are not there\n`);
+    const missing = `${ids.size - total} of the ids are not there`;
+    terminal.err(
+      `postledger: queue list: ${missing}; "queue show ID" looks into the archive too\n`,
+    );
     return 1;
   },
 };
@@ -101,7 +110,8 @@ const show: Command = {
   usage: {
     name: "queue show",
     synopsis: "ID [options]",
-    about: "Shows a message: envelope, state, and every attempt with its hosts, TLS and replies.",
+    about: "Shows a message, archived or not: envelope, state, and every attempt with its hosts, " +
+      "TLS and replies.",
     maxArguments: 1,
     options: {
       transcript: { about: "show the SMTP dialogues too" },
@@ -113,17 +123,33 @@ const show: Command = {
     const [text] = parsed.positionals;
     if (text === undefined) throw new UsageError("the id of a message is missing");
     const id = messageId(text);
-    const detail = await withReader(parsed, async ({ view, readStream }) => {
+    const transcripts = parsed.has("transcript");
+    const detail = await withReader(parsed, async ({ view, readStream, archive }) => {
       const row = await view.get(id);
-      if (!row) throw noSuchMessage(id);
-      const transcripts = parsed.has("transcript");
-      return messageDetailJson(row, await readStream(id), { transcripts });
+      if (row) return messageDetailJson(row, await readStream(id), { transcripts, archived: null });
+      const found = await archivedIn(archive, id);
+      return messageDetailJson(found.row, found.events, { transcripts, archived: found.file });
     });
     if (parsed.has("json")) terminal.out(json(detail));
     else terminal.out(messageStory(detail, terminal.now(), FINAL_STATES.includes(detail.state)));
     return 0;
   },
 };
+
+/** @throws CommandError when it is not in the archive, or the file is damaged */
+async function archivedIn(
+  archive: Pick<ArchiveLookup, "find">,
+  id: string,
+): Promise<ArchivedMessage> {
+  try {
+    const found = await archivedMessage(archive, id);
+    if (found) return found;
+  } catch (error) {
+    if (!(error instanceof ArchiveDamaged)) throw error;
+    throw new CommandError(`${error.message}; "audit verify" shows more`);
+  }
+  throw noSuchMessage(id);
+}
 
 export const run = (args: readonly string[], terminal: Terminal): Promise<number> =>
   runOneOf("queue", { list, show, ...destinationCommands, ...acts, ...rules }, args, terminal);

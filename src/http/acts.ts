@@ -4,12 +4,15 @@
  */
 import { z } from "zod";
 import { type Command, CommandRefused, type Message } from "../../actors/message.ts";
+import { ArchiveDamaged } from "../../events/archive.ts";
+import { type ArchiveLookup, LookupBusy } from "../../events/archive_lookup.ts";
 import { type QueueFilter, type QueueRow, type QueueView } from "../../events/projections/queue.ts";
 import { UnreadableStream } from "../../events/store.ts";
+import { archivedFor, archivedMessage, whyNot } from "./archived.ts";
 import { type HeldContent, mediaType, readJson, unsupportedMedia } from "./body.ts";
 import { BadFilter, FILTER_OPTIONS, type FilterOption, readFilter } from "./message_filter.ts";
 import { messageJson } from "./message_json.ts";
-import { ownAccount, rowOf } from "./messages.ts";
+import { isMessageId, noSuchMessage, ownAccount, rowOf } from "./messages.ts";
 import {
   type ApiRequest,
   ID_PARAMETER,
@@ -25,6 +28,7 @@ export type Act = (typeof ACTS)[number];
 
 export interface ActPorts {
   readonly queue: QueueView;
+  readonly archive: Pick<ArchiveLookup, "find">;
   readonly now: () => number;
   /**
    * Carries out a command on a message.
@@ -54,6 +58,8 @@ const MEANT: Readonly<Record<Act, Pick<QueueFilter, "state" | "pending">>> = {
 
 const MAX_BODY = 2 * 2 ** 20;
 const MAX_IDS = 10_000;
+/** Ids of one request that are looked for in the archive when the store does not have them. */
+const MAX_LOOKUPS = 10;
 /** Messages that one request acts on. */
 export const PAGE = 1_000;
 /** Acts that wait for the disk together, and so share its writes. */
@@ -162,7 +168,7 @@ function single(act: Act, ports: ActPorts, held: HeldContent): Operation {
         throw unprocessable([{ pointer: "/transport", detail: "is missing: a name, or null" }]);
       }
       checkTransport(ports, transport);
-      await rowOf(ports.queue, asked.id, asked.principal);
+      await checkThere(ports, asked);
       const command = commandOf(act, { who, why: reason }, ports.now(), transport);
       try {
         await ports.act(asked.id, command);
@@ -171,9 +177,20 @@ function single(act: Act, ports: ActPorts, held: HeldContent): Operation {
         throw error;
       }
       const row = await rowOf(ports.queue, asked.id, asked.principal);
+      if (!row) throw noSuchMessage();
       return { status: 200, body: messageJson(row) };
     },
   };
+}
+
+/** @throws RequestProblem 404, or 409 when it was archived */
+async function checkThere(
+  { queue, archive }: ActPorts,
+  { id, principal, request }: ApiRequest,
+): Promise<void> {
+  if (await rowOf(queue, id, principal)) return;
+  const found = isMessageId(id) && await archivedFor(archive, id, principal, request);
+  throw found ? conflict(whyNot(found)) : noSuchMessage();
 }
 
 function bulk(ports: ActPorts, held: HeldContent): Operation {
@@ -209,7 +226,7 @@ function bulk(ports: ActPorts, held: HeldContent): Operation {
       const command = commandOf(act, { who, why: reason }, ports.now(), transport);
       const meant = rows.slice(0, PAGE).filter(({ state }) => !spared || state !== "held");
       const results = await each(meant, (row) => outcome(ports, row, command));
-      const unknown = after === undefined ? await missing(ports.queue, filter.ids, selected) : [];
+      const unknown = after === undefined ? await missing(ports, asked, filter.ids, selected) : [];
       return {
         status: 200,
         body: {
@@ -245,18 +262,44 @@ type Result = ActReport["results"][number];
 
 /** Of the messages that were named, those that are not there (or that no criterion lets through). */
 async function missing(
-  queue: QueueView,
+  { queue, archive }: ActPorts,
+  { principal, request }: ApiRequest,
   ids: readonly string[] | undefined,
   selected: QueueFilter,
 ): Promise<Result[]> {
   if (!ids) return [];
   const found = await queue.list(selected, { limit: MAX_IDS });
   const there = new Set(found.map(({ stream }) => stream));
-  return [...new Set(ids)].filter((id) => !there.has(id)).map((id) => ({
-    id,
-    done: false,
-    why: "there is no such message among those selected",
-  }));
+  const results: Result[] = [];
+  for (const id of new Set(ids)) {
+    if (there.has(id)) continue;
+    const left = results.length < MAX_LOOKUPS && isMessageId(id) && !await queue.get(id)
+      ? await whyArchived(archive, id, principal, request.signal)
+      : undefined;
+    results.push({
+      id,
+      done: false,
+      why: left ?? "there is no such message among those selected",
+    });
+  }
+  return results;
+}
+
+/** What can be said of one that was archived; undefined when nothing can. */
+async function whyArchived(
+  archive: ActPorts["archive"],
+  id: string,
+  { account }: Principal,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  try {
+    const found = await archivedMessage(archive, id, signal);
+    return found && (account === null || found.row.account === account) ? whyNot(found) : undefined;
+  } catch (error) {
+    if (error instanceof LookupBusy || signal.aborted) return undefined;
+    if (error instanceof ArchiveDamaged || error instanceof UnreadableStream) return error.message;
+    throw error;
+  }
 }
 
 async function each(

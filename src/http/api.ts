@@ -30,7 +30,7 @@ export interface ApiPorts
   extends
     ReadPorts,
     DestinationPorts,
-    Omit<ActPorts, "queue" | "now">,
+    Omit<ActPorts, "queue" | "archive" | "now">,
     Omit<AdmissionPorts, "queue" | "now">,
     SubmitPorts,
     SuppressionListPorts,

@@ -86,6 +86,8 @@ export interface NoteJson {
 }
 
 export interface MessageDetailJson extends MessageJson {
+  /** The file of the archive that it is in; null while it is in the store. */
+  readonly archived: string | null;
   readonly envelope: Omit<EventData<"Enqueued">, "account" | "mailFrom" | "rcptTo" | "size">;
   readonly history: readonly AttemptJson[];
   readonly notes: readonly NoteJson[];
@@ -94,6 +96,7 @@ export interface MessageDetailJson extends MessageJson {
 export interface DetailOptions {
   /** Whether the SMTP dialogues are part of it. */
   readonly transcripts: boolean;
+  readonly archived: string | null;
 }
 
 type Growing<T> = { -readonly [K in keyof T]: T[K] };
@@ -106,7 +109,7 @@ type GrowingAttempt = Growing<AttemptJson> & {
 export function messageDetailJson(
   row: QueueRow,
   events: readonly StoredEvent[],
-  { transcripts }: DetailOptions,
+  { transcripts, archived }: DetailOptions,
 ): MessageDetailJson {
   let envelope: MessageDetailJson["envelope"] | undefined;
   const history: GrowingAttempt[] = [];
@@ -162,5 +165,5 @@ export function messageDetailJson(
     }
   }
   if (!envelope) throw new Error(`stream ${row.stream} has no Enqueued`);
-  return { ...messageJson(row), envelope, history, notes };
+  return { ...messageJson(row), archived, envelope, history, notes };
 }

@@ -1,4 +1,8 @@
-/** Operations that look: the queue, a message with its history, its events. */
+/**
+ * Operations that look: the queue, a message with its history, its events. Lists are of what is in
+ * the store; by its id a message is found in the archive too.
+ */
+import type { ArchiveLookup } from "../../events/archive_lookup.ts";
 import type { StoredEvent } from "../../events/catalogue.ts";
 import {
   QUEUE_SORTS,
@@ -9,9 +13,11 @@ import {
   type QueueView,
 } from "../../events/projections/queue.ts";
 import { type EventStore, UnreadableStream } from "../../events/store.ts";
+import { archivedFor } from "./archived.ts";
 import { BadFilter, FILTER_OPTIONS, type FilterOption, readFilter } from "./message_filter.ts";
 import { messageDetailJson, messageJson } from "./message_json.ts";
 import {
+  type ApiRequest,
   flag,
   ID_PARAMETER,
   type Operation,
@@ -27,6 +33,7 @@ import { EventList, MessageDetail, MessageList } from "./shapes.ts";
 export interface ReadPorts {
   readonly queue: QueueView;
   readonly store: Pick<EventStore, "readStream">;
+  readonly archive: Pick<ArchiveLookup, "find">;
   readonly now: () => number;
 }
 
@@ -60,7 +67,8 @@ export function readOperations(ports: ReadPorts): Operation[] {
       method: "get",
       path: "/messages",
       scope: "read",
-      about: "Lists messages. Criteria add up: all of them must hold.",
+      about: "Lists messages. Criteria add up: all of them must hold. Those that were archived " +
+        "are not listed; their ids show them.",
       parameters: [
         ...FILTER_PARAMETERS,
         query("pending", "only messages that are in no final state", FLAG),
@@ -87,14 +95,15 @@ export function readOperations(ports: ReadPorts): Operation[] {
       method: "get",
       path: "/messages/{id}",
       scope: "read",
-      about: "Shows a message with every attempt, and what operators did to it.",
+      about: "Shows a message with every attempt, and what operators did to it; `archived` is " +
+        "the file of the archive that it is in, or null.",
       parameters: [ID_PARAMETER, query("transcripts", "whether to show SMTP dialogues", FLAG)],
       answer: { status: 200, about: "The message.", schema: MessageDetail },
       problems: [404, 503],
-      handle: async ({ id, query, principal }) => {
-        const transcripts = flag(query, "transcripts");
-        const { row, events } = await message(ports, id, principal);
-        return { status: 200, body: messageDetailJson(row, events, { transcripts }) };
+      handle: async (asked) => {
+        const transcripts = flag(asked.query, "transcripts");
+        const { row, events, archived } = await message(ports, asked);
+        return { status: 200, body: messageDetailJson(row, events, { transcripts, archived }) };
       },
     },
     {
@@ -102,13 +111,13 @@ export function readOperations(ports: ReadPorts): Operation[] {
       method: "get",
       path: "/messages/{id}/events",
       scope: "read",
-      about: "The events of a message as they stand in the log.",
+      about: "The events of a message as they stand in the log, or in a file of the archive.",
       parameters: [ID_PARAMETER],
       answer: { status: 200, about: "The events, oldest first.", schema: EventList },
       problems: [404, 503],
-      handle: async ({ id, principal }) => {
-        const { events } = await message(ports, id, principal);
-        return { status: 200, body: { events } };
+      handle: async (asked) => {
+        const { events, archived } = await message(ports, asked);
+        return { status: 200, body: { events, archived } };
       },
     },
   ];
@@ -157,35 +166,43 @@ export function ownAccount(
   return { account };
 }
 
-/**
- * The row of a message that the principal may know of.
- * @throws RequestProblem 404
- */
+/** The row of a message in the store that the principal may know of. */
 export async function rowOf(
   queue: QueueView,
   id: string,
   { account }: Principal,
-): Promise<QueueRow> {
+): Promise<QueueRow | undefined> {
   const row = MESSAGE_ID.test(id) ? await queue.get(id) : undefined;
-  if (!row || (account !== null && row.account !== account)) {
-    throw notFound("there is no message with this id");
-  }
-  return row;
+  return row && (account === null || row.account === account) ? row : undefined;
 }
+
+export const noSuchMessage = (): RequestProblem => notFound("there is no message with this id");
+
+export const isMessageId = (id: string): boolean => MESSAGE_ID.test(id);
 
 /** @throws RequestProblem 404 when there is no such message, 500 when its events are broken */
 async function message(
-  { queue, store }: ReadPorts,
-  id: string,
-  principal: Principal,
-): Promise<{ readonly row: QueueRow; readonly events: readonly StoredEvent[] }> {
+  { queue, store, archive }: ReadPorts,
+  { id, principal, request }: ApiRequest,
+): Promise<{
+  readonly row: QueueRow;
+  readonly events: readonly StoredEvent[];
+  /** The file, of one that is not in the store. */
+  readonly archived: string | null;
+}> {
+  if (!MESSAGE_ID.test(id)) throw noSuchMessage();
   const row = await rowOf(queue, id, principal);
   try {
-    return { row, events: await store.readStream(id) };
+    const events = row ? await store.readStream(id) : [];
+    // It may leave between the two.
+    if (row && events.length > 0) return { row, events, archived: null };
   } catch (error) {
     if (!(error instanceof UnreadableStream)) throw error;
     throw new RequestProblem({ status: 500, title: "Unreadable events", detail: error.message });
   }
+  const found = await archivedFor(archive, id, principal, request);
+  if (!found) throw noSuchMessage();
+  return { row: found.row, events: found.events, archived: found.file };
 }
 
 function filterOf(query: Query, now: number): QueueFilter {

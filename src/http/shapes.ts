@@ -54,6 +54,8 @@ const Outcome = z.union([
 
 export const MessageDetail = z.looseObject({
   ...MessageShape.shape,
+  /** The file of the archive that it is in. */
+  archived: z.string().nullable(),
   envelope: Enqueued.omit({ account: true, mailFrom: true, rcptTo: true, size: true }),
   history: z.array(z.looseObject({
     attempt: z.int().min(1),
@@ -83,6 +85,7 @@ export const EventList = z.strictObject({
     prev: z.string(),
     hash: z.string(),
   })),
+  archived: z.string().nullable(),
 });
 
 export const Accepted = z.strictObject({

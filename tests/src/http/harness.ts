@@ -9,6 +9,7 @@ import { Supervisor } from "../../../actors/supervisor.ts";
 import { Suppressions } from "../../../actors/suppression.ts";
 import type { WebhookEndpoint } from "../../../actors/webhook_endpoint.ts";
 import { Webhooks } from "../../../actors/webhooks.ts";
+import { archiveFiles } from "../../../events/archive.ts";
 import { type OpenStore, openStore } from "../../../events/open.ts";
 import { idempotencyId, idempotencyProjection } from "../../../events/projections/idempotency.ts";
 import { suppressionId, suppressionProjection } from "../../../events/projections/suppression.ts";
@@ -142,6 +143,7 @@ export class HttpHarness {
     this.#server = new HttpServer({ address: "127.0.0.1", port: 0 }, {
       queue: guarded(view),
       store: guarded(store),
+      archive: guarded(this.opened.archive),
       now: () => clock.now(),
       readiness: () => ({ ok: true }),
       metrics: () => Promise.resolve({ contentType: "text/plain", text: "" }),
@@ -231,6 +233,27 @@ export class HttpHarness {
     const response = await this.raw(`from=ann@example.com&to=${to}`, MESSAGE, {}, token);
     const { messages } = await answered(response, 202);
     return messages[0].id;
+  }
+
+  /**
+   * Lets go of what is finished: it is in the archive then.
+   * @returns the files, all of them
+   */
+  async archive(): Promise<string[]> {
+    // A checkpoint over it, and the last one, which stays.
+    for (let n = 0; n < 2; n++) {
+      const stream = "destination example.net 2026-01-31";
+      const expectedVersion = await this.opened.store.version(stream);
+      const data = { destination: "example.net", since: "2026-01-31T00:00:00.000Z" };
+      await this.opened.store.append([
+        { stream, expectedVersion, facts: [{ type: "DestinationUp", data }] },
+      ]);
+      await this.close();
+      if (n === 1) this.later += 100 * 86_400_000;
+      await this.open();
+    }
+    await this.opened.retention.run(90 * 86_400_000, new AbortController().signal);
+    return (await archiveFiles(this.opened.raw)).map(({ file }) => file);
   }
 
   /** The stored octets of a message. */

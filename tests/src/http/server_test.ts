@@ -31,6 +31,7 @@ describe("HTTP", () => {
         get: (_, name: keyof Given["view"]) => queue[name].bind(queue),
       }),
       store: given.store,
+      archive: given.archive,
       now: () => START + 3_600_000,
       readiness: () => readiness,
       metrics: () => metrics.text(),
