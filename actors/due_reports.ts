@@ -1,5 +1,6 @@
 /**
- * Sends the reports that are due: one for all recipients of a submission whose reports wait.
+ * Sends the reports that are due: one for all recipients of a submission that have ended and whose
+ * reports wait, and one for all that are delayed.
  *
  * What is due is read out of the queue projection, at the start and whenever a window ends, so
  * that nothing is held in memory which a crash could lose. The report and the notes of it on the
@@ -8,9 +9,18 @@
 import type { Fact, StoredEvent } from "../events/catalogue.ts";
 import { StoreUnavailable, type StreamAppend, WrongVersion } from "../events/store.ts";
 import { describe } from "./fault.ts";
-import { fold, type Message } from "./message.ts";
-import type { Clock, EventStore, Ids, Log, QueueView, RecipientReport, Reporter } from "./ports.ts";
-import { concludedReport, reportStream } from "./reports.ts";
+import { fold } from "./message.ts";
+import type {
+  Clock,
+  EventStore,
+  Ids,
+  Log,
+  QueueRow,
+  QueueView,
+  RecipientReport,
+  Reporter,
+} from "./ports.ts";
+import { dueReport, reportStream } from "./reports.ts";
 import { LONGEST_SLEEP, Rounds } from "./rounds.ts";
 
 export interface DueReportsPorts {
@@ -28,6 +38,9 @@ const PAGE = 100;
 export const MAX_RECIPIENTS = 100;
 /** What ended in a fault of our own code is tried again after this long, milliseconds. */
 const AFTER_FAULT = 3_600_000;
+
+/** What the report on a message is about that waits for one. */
+const aboutOf = ({ finished }: QueueRow): "delay" | "end" => finished === null ? "delay" : "end";
 
 interface Due {
   readonly stream: string;
@@ -50,6 +63,7 @@ export class DueReports {
   }
 
   open(): void {
+    this.#sent.clear();
     this.#rounds.open();
   }
 
@@ -60,6 +74,7 @@ export class DueReports {
   /** Looks for reports that become due with these events. */
   committed(events: readonly StoredEvent[]): void {
     for (const { type, data } of events) {
+      if (type === "DSNPostponed") this.#rounds.wake(Date.parse(data.due));
       if (type !== "Failed" && type !== "Delivered") continue;
       if (data.reportDue !== undefined) this.#rounds.wake(Date.parse(data.reportDue));
     }
@@ -83,9 +98,12 @@ export class DueReports {
       if (again.has(stream)) this.#passOver(stream, new Error("it was sent, and is due again"));
     }
     const fresh = due.filter(({ stream }) => !again.has(stream));
-    for (const submission of new Set(fresh.map((row) => row.submission))) {
-      if (!this.#rounds.isOpen) return false;
-      await this.#sendOf(submission);
+    for (const about of ["end", "delay"] as const) {
+      const these = fresh.filter((row) => aboutOf(row) === about);
+      for (const submission of new Set(these.map((row) => row.submission))) {
+        if (!this.#rounds.isOpen) return false;
+        await this.#sendOf(submission, about);
+      }
     }
     const next = rows[due.length]?.report_due;
     if (next) this.#rounds.wake(next);
@@ -98,13 +116,13 @@ export class DueReports {
     for (const [stream, until] of this.#passed) if (until <= now) this.#passed.delete(stream);
   }
 
-  async #sendOf(submission: string): Promise<void> {
+  async #sendOf(submission: string, about: "delay" | "end"): Promise<void> {
     const { view } = this.#ports;
-    const rows = await view.reportsOf(submission, MAX_RECIPIENTS + this.#passed.size);
+    const rows = await view.reportsOf(submission, about, MAX_RECIPIENTS + this.#passed.size);
     const group: Due[] = [];
-    for (const { stream } of rows.slice(0, MAX_RECIPIENTS)) {
-      if (this.#passed.has(stream)) continue;
-      const due = await this.#load(stream);
+    const waiting = rows.filter(({ stream }) => !this.#passed.has(stream));
+    for (const row of waiting.slice(0, MAX_RECIPIENTS)) {
+      const due = await this.#load(row, about);
       if (due) group.push(due);
     }
     if (await this.#send(group) || group.length < 2) return;
@@ -115,18 +133,23 @@ export class DueReports {
     }
   }
 
-  async #load(stream: string): Promise<Due | undefined> {
-    let state: Message | undefined;
+  async #load(row: QueueRow, about: "delay" | "end"): Promise<Due | undefined> {
+    const { store, view } = this.#ports;
+    const { stream } = row;
     try {
-      state = fold(await this.#ports.store.readStream(stream));
+      const state = fold(await store.readStream(stream));
       if (state?.reportDue !== undefined) {
-        return { stream, version: state.version, report: concludedReport(stream, state) };
+        const report = dueReport(stream, state);
+        const delayed = report.kind === "delayed";
+        if (delayed === (about === "delay")) return { stream, version: state.version, report };
       }
     } catch (cause) {
       if (cause instanceof StoreUnavailable) throw cause;
       this.#passOver(stream, cause);
       return undefined;
     }
+    // What is delayed lives on: another event may have come since the row was read.
+    if ((await view.get(stream))?.version !== row.version) return undefined;
     this.#passOver(stream, new Error("its row says that a report is due, and its events do not"));
     return undefined;
   }

@@ -54,8 +54,10 @@ export interface Message {
   readonly delivery?: EventData<"Delivered">;
   /** When the latest attempt was started, epoch milliseconds. */
   readonly lastAttempt?: number;
-  /** When the report on its conclusion is due, epoch milliseconds; undefined when none is. */
+  /** When the report on its conclusion, or on its delay, is due, epoch milliseconds. */
   readonly reportDue?: number;
+  /** While a report on its delay is due: until when it is tried (epoch ms), what it waits for. */
+  readonly delay?: { readonly until: number; readonly why?: string };
 }
 
 /** Enough for two families and several hosts over all attempts; bounds the state. */
@@ -294,9 +296,12 @@ function duration(ms: number): string {
   return `${Math.floor(n)} ${unit}${Math.floor(n) === 1 ? "" : "s"}`;
 }
 
+/** When a message is not to be tried any more, epoch milliseconds. */
+export const deadlineOf = ({ enqueued: { expires } }: Message): number =>
+  expires === undefined ? Infinity : Date.parse(expires);
+
 /** Whether the deadline of a message is over at a time. */
-export const isOverdue = ({ enqueued: { expires } }: Message, at: number): boolean =>
-  expires !== undefined && at >= Date.parse(expires);
+export const isOverdue = (state: Message, at: number): boolean => at >= deadlineOf(state);
 
 function outcomeFact(
   outcome: Outcome,
@@ -373,7 +378,7 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     case "AttemptStarted":
       must("queued");
       return {
-        ...next,
+        ...unreported(next),
         status: "attempting",
         attempts: event.data.attempt,
         due: Date.parse(event.data.next),
@@ -405,7 +410,7 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
       else must("attempting", "queued");
       const failed = { ...ended(next), lastFailure: event.data };
       if (event.data.permanent) {
-        return { ...failed, ...reportDue(event.data), status: "failed" };
+        return { ...unreported(failed), ...reportDue(event.data), status: "failed" };
       }
       return {
         ...failed,
@@ -414,11 +419,19 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
         faults: event.data.stack === undefined ? 0 : state.faults + 1,
       };
     }
+    case "DSNPostponed": {
+      must("queued");
+      const { due, until, why } = event.data;
+      const delay = { until: Date.parse(until), ...(why === undefined ? {} : { why }) };
+      return { ...next, reportDue: Date.parse(due), delay };
+    }
     case "DSNSent":
-      return event.data.kind === "delayed" ? { ...next, delayReported: true } : reported(next);
+      if (event.data.kind !== "delayed") return unreported(next);
+      must("queued");
+      return { ...unreported(next), delayReported: true };
     case "Held":
       must("queued", "attempting");
-      return { ...ended(next), status: "held" };
+      return { ...unreported(ended(next)), status: "held" };
     case "Released": {
       must("held");
       const due = Date.parse(event.data.due);
@@ -435,15 +448,15 @@ export function evolve(state: Message | undefined, event: StoredEvent): Message 
     }
     case "Cancelled":
       must("queued", "held");
-      return { ...next, status: "cancelled" };
+      return { ...unreported(next), status: "cancelled" };
   }
 }
 
 const reportDue = ({ reportDue }: { readonly reportDue?: string | undefined }) =>
   reportDue === undefined ? {} : { reportDue: Date.parse(reportDue) };
 
-function reported(state: Message): Message {
-  const { reportDue: _, ...rest } = state;
+function unreported(state: Message): Message {
+  const { reportDue: _, delay: _delay, ...rest } = state;
   return rest;
 }
 

@@ -32,12 +32,13 @@ import type {
 } from "./ports.ts";
 import { describe } from "./fault.ts";
 import {
-  decideNotice,
+  decideDelay,
   decideReport,
   postponed,
   recipientOf,
   type ReportDecision,
   reportStream,
+  waitingFor,
   whatHappened,
 } from "./reports.ts";
 import { delayNoticeAge, type RetryPolicies, type RetryPolicy } from "./retry.ts";
@@ -275,21 +276,18 @@ export class MessageActor implements Findings {
   /** Tells the sender that a message waits for a destination that is down. */
   async tellOfDelay(why = "nothing is known of why"): Promise<void> {
     const { clock } = this.ports;
-    const { status, delayReported, lastFailure } = this.state;
+    const { status, delayReported, reportDue, lastFailure } = this.state;
     const policy = this.#policy();
     const now = clock.now();
     const age = ageOf(this.state, now);
-    if (status !== "queued" || delayReported || age < delayNoticeAge(policy)) return;
-    const until = Math.min(now - age + policy.lifetime, this.#deadline);
-    const report = decideNotice("delayed", this.state, until);
+    if (status !== "queued" || delayReported || reportDue !== undefined) return;
+    if (age < delayNoticeAge(policy)) return;
+    const report = decideDelay(this.state, now - age + policy.lifetime);
     const reason = `its destination is down: ${why}`;
-    const failure = lastFailure ?? { permanent: false, result: "timeout", reason };
+    const later = postponed([], this.state, report, now, reason);
+    if (later) return await this.#record(() => this.#append(later));
+    const failure = lastFailure ?? waitingFor(reason);
     await this.#report([], { type: "Failed", data: failure }, report);
-  }
-
-  get #deadline(): number {
-    const { expires } = this.state.enqueued;
-    return expires === undefined ? Infinity : Date.parse(expires);
   }
 
   /** The policy in force for it: at the destination of its attempt, or where it would go. */
@@ -332,10 +330,10 @@ export class MessageActor implements Findings {
       return await this.#record(() => this.#append(all));
     }
     const { clock, reporter, ids } = this.ports;
-    const { kind, until } = decision;
+    const { kind } = decision;
     const about: RecipientReport = {
       ...recipientOf(this.stream, this.state),
-      ...whatHappened(conclusion, kind, until),
+      ...whatHappened(conclusion, decision),
     };
     await this.#record(async () => {
       const composed = await reporter.compose([about]);

@@ -75,7 +75,7 @@ export class Patience {
     while (!gone.aborted) {
       const rows = await view.due(now, PAGE, after);
       for (const row of rows) {
-        if (row.delay_reported) continue;
+        if (row.delay_reported || row.report_due !== null) continue;
         const down = downFor(factsOf(row));
         if (!down) continue;
         const retry = policy({ account: row.account, destination: down.destination });

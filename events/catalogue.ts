@@ -39,6 +39,7 @@ const MESSAGE_EVENTS = {
   HostTried: entry(1, message.HostTried),
   Delivered: entry(1, message.Delivered),
   Failed: entry(1, message.Failed),
+  DSNPostponed: entry(1, message.DSNPostponed),
   DSNSent: entry(1, message.DSNSent),
   Held: entry(1, message.Held),
   Released: entry(1, message.Released),

@@ -114,10 +114,11 @@ export class SqliteQueueView implements QueueView, SubmissionCounts {
     );
   }
 
-  reportsOf(submission: string, limit: number): Promise<QueueRow[]> {
+  reportsOf(submission: string, about: "delay" | "end", limit: number): Promise<QueueRow[]> {
     return this.#all(
       `SELECT * FROM queue INDEXED BY queue_report_of
-       WHERE report_due IS NOT NULL AND submission = ? ORDER BY stream LIMIT ?`,
+       WHERE report_due IS NOT NULL AND submission = ?
+         AND finished IS ${about === "end" ? "NOT " : ""}NULL ORDER BY stream LIMIT ?`,
       submission,
       limit,
     );

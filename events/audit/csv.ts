@@ -159,6 +159,8 @@ function cellsOf(event: StoredEvent): Cells {
       const kind = permanent ? "permanent" : "temporary";
       return { host: remoteMTA, result, code, enhanced, text: `${kind}: ${reason}`, next };
     }
+    case "DSNPostponed":
+      return { text: `${event.data.kind}: at ${event.data.due}` };
     case "DSNSent":
       return { text: `${event.data.kind}: ${event.data.dsn ?? event.data.notSent ?? ""}` };
     case "Held":

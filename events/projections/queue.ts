@@ -57,7 +57,7 @@ export type QueueRow = {
   readonly created: number;
   readonly updated: number;
   readonly finished: number | null;
-  /** When the sender is told how it ended; null once that is done, or when nothing is told. */
+  /** When the sender is told how it ended, or of its delay; null when there is nothing to tell. */
   readonly report_due: number | null;
   /** SHA-256 of the body while it is needed, for the report at last; null once it is released. */
   readonly body: string | null;
@@ -68,7 +68,7 @@ export const domainOf = (address: string): string =>
 
 export const queueProjection: Projection<QueueRow> = {
   name: "queue",
-  version: 6,
+  version: 7,
   columns: {
     stream: "TEXT",
     version: "INTEGER",
@@ -158,6 +158,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
         state: "attempting",
         attempts: event.data.attempt,
         due: Date.parse(event.data.next),
+        report_due: null,
       };
     case "TransportChosen":
       return { ...next, transport: event.data.transport };
@@ -190,7 +191,7 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
           class: event.data.class ?? null,
         };
     case "Held":
-      return { ...next, state: "held", due: null, last_error: event.data.why };
+      return { ...next, state: "held", due: null, report_due: null, last_error: event.data.why };
     case "Released": {
       const due = Date.parse(event.data.due);
       return { ...next, state: "queued", due, ages_from: due };
@@ -200,13 +201,22 @@ function apply(row: QueueRow | undefined, event: StoredEvent): QueueRow | undefi
     case "TransportAssigned":
       return { ...next, override: event.data.transport };
     case "Cancelled":
-      return { ...next, state: "cancelled", due: null, finished: at, body: null };
+      return {
+        ...next,
+        state: "cancelled",
+        due: null,
+        finished: at,
+        report_due: null,
+        body: null,
+      };
     case "DestinationsResolved":
     case "TLSAGathered":
     case "HostTried":
       return next;
+    case "DSNPostponed":
+      return { ...next, report_due: Date.parse(event.data.due) };
     case "DSNSent":
-      if (event.data.kind === "delayed") return { ...next, delay_reported: 1 };
+      if (event.data.kind === "delayed") return { ...next, delay_reported: 1, report_due: null };
       return row.report_due === null ? next : { ...next, report_due: null, body: null };
   }
 }
@@ -263,8 +273,8 @@ export interface QueueView {
   attempting(limit: number): Promise<QueueRow[]>;
   /** Rows whose report is to be sent, by (report_due, stream). */
   reports(limit: number): Promise<QueueRow[]>;
-  /** The same of one submission, by stream. */
-  reportsOf(submission: string, limit: number): Promise<QueueRow[]>;
+  /** The same of one submission, by stream: those on a delay, or those on how it ended. */
+  reportsOf(submission: string, about: "delay" | "end", limit: number): Promise<QueueRow[]>;
   list(
     filter: QueueFilter,
     page: {

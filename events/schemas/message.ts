@@ -357,6 +357,20 @@ export const DSNSent = z.strictObject({
   notSent: z.string().optional(),
 });
 
+/**
+ * The report on a delay waits for other recipients of the submission. It is only sent while nothing
+ * else has happened to the message: a new attempt, a hold and the end take it back, and the next
+ * failure decides anew.
+ */
+export const DSNPostponed = z.strictObject({
+  kind: z.literal("delayed"),
+  due: Timestamp,
+  /** Until when the message is tried, as the report will say. */
+  until: Timestamp,
+  /** What it waits for, where it is not attempted for the time being. */
+  why: z.string().optional(),
+});
+
 export const Held = z.strictObject({ ...Act, stack: z.string().optional() });
 export const Released = z.strictObject({ ...Act, due: Timestamp });
 export const Rescheduled = z.strictObject({ ...Act, due: Timestamp });

@@ -38,6 +38,11 @@ export function eventLine(event: StoredEvent): string {
       return `${kind} (${result}): ${reason}${next === undefined ? "" : `; next ${next}`}` +
         reportAt(reportDue);
     }
+    case "DSNPostponed": {
+      const { kind, due, until, why } = event.data;
+      const reason = why === undefined ? "" : `; ${why}`;
+      return `${kind}: at ${due}, with other recipients; tried until ${until}${reason}`;
+    }
     case "DSNSent": {
       const { kind, dsn, notSent } = event.data;
       return dsn === undefined ? `${kind}: none, ${notSent ?? "no reason"}` : `${kind}: ${dsn}`;

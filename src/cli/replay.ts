@@ -127,7 +127,8 @@ const routingFacts = ({ enqueued, attempts, override }: Message): RoutingFacts =
 type Facts = ReadonlyMap<string, string>;
 
 function factsOf(state: Message): Facts {
-  const { status, attempts, due, attemptStarted, faults, override, tried, delayReported } = state;
+  const { status, attempts, due, attemptStarted, faults, override, tried } = state;
+  const { delayReported, reportDue } = state;
   const last = tried.at(-1);
   const failure = state.lastFailure;
   const facts: readonly (readonly [string, string | undefined])[] = [
@@ -146,6 +147,7 @@ function factsOf(state: Message): Facts {
       last && `${last.host} [${last.address}] ${last.result}, attempt ${last.attempt}`,
     ],
     ["delay reported", delayReported ? "yes" : "no"],
+    ["report due", reportDue === undefined ? undefined : new Date(reportDue).toISOString()],
     [
       "last failure",
       failure && `${failure.permanent ? "permanent" : "temporary"}: ${failure.reason}`,

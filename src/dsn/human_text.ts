@@ -90,15 +90,19 @@ function openingOfMany(kind: Kind): string {
   }
 }
 
-const limitOf = ({ kind, ...report }: RecipientReport): string =>
-  kind === "delayed" && "until" in report && report.until !== undefined
-    ? ` until ${dateTime(report.until)}`
-    : "";
+const limitLine = (report: RecipientReport): string[] =>
+  report.kind === "delayed" && report.until !== undefined
+    ? [`  Tried until: ${dateTime(report.until)}`]
+    : [];
+
+const limitOf = (report: RecipientReport): string =>
+  report.kind === "delayed" && report.until !== undefined ? ` until ${dateTime(report.until)}` : "";
 
 function recipient(report: RecipientReport): string[] {
   return [
     `  Recipient:   ${oneLine(report.message.rcptTo, 400)}`,
     `  Last tried:  ${lastTried(report)}`,
+    ...limitLine(report),
     report.kind === "relayed" ? `  ${oneLine(report.delivery.host, 255)} said:` : "  The reason:",
     "",
     ...quoted(report.kind === "relayed" ? remoteReply(report) ?? "" : report.failure.reason),

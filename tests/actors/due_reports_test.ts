@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
+import { MAX_RECIPIENTS } from "../../actors/due_reports.ts";
 import { REPORT_WINDOW } from "../../actors/reports.ts";
 import type { StoredEventOf } from "../../events/catalogue.ts";
 import { delivered, QueueHarness, refused } from "./queue_harness.ts";
@@ -112,6 +113,20 @@ describe("reports that are due", () => {
     const events = await queue.events(stream!);
     assert.deepEqual(events.slice(-2).map(({ type }) => type), ["Failed", "DSNSent"]);
     assert.equal(events.at(-1)?.time, events.at(-2)?.time);
+  });
+
+  it("that cannot be made hold up no others, however many they are", async () => {
+    queue.composing = ([{ message }]) => {
+      if (message.rcptTo.endsWith("@example.org")) throw new TypeError("a fault of our own");
+    };
+    const many = Array.from({ length: MAX_RECIPIENTS + 2 }, (_, n) => `${n}@example.org`);
+    const [bad, good] = [await submit(...many), await submit("a@example.net", "b@example.net")];
+    await untilDue([...bad, ...good]);
+    await queue.clock.advance(REPORT_WINDOW + 1);
+    await untilReported(good);
+    const lines = () => queue.log.lines.filter((line) => line.includes("it stays due"));
+    await queue.until(() => bad.every((stream) => lines().some((line) => line.includes(stream))));
+    assert.deepEqual((await Promise.all(bad.map(notes))).flat(), []);
   });
 
   it("wait for a disk that takes them", async () => {

@@ -66,6 +66,11 @@ const conclude = (outcome: Outcome, now = T0 + 5_000): Command => ({
 const failures = (n: number): Fact[] =>
   Array.from({ length: n }, (_, i) => [started(i + 1), chosen, failedTemporarily()]).flat();
 
+const postponedNotice: Fact = {
+  type: "DSNPostponed",
+  data: { kind: "delayed", due: iso(T0 + MINUTE), until: iso(T0 + 60 * MINUTE) },
+};
+
 describe("the message decider", () => {
   it("enqueues once", () => {
     const command: Command = { type: "Enqueue", data: enqueued().data as never };
@@ -252,9 +257,48 @@ describe("evolve", () => {
         [enqueued(), end, started(1)],
         [enqueued(), started(1), started(2)],
         [enqueued(), failedTemporarily()],
+        [enqueued(), started(1), postponedNotice],
+        [enqueued(), started(1), failedTemporarily({ permanent: true }), postponedNotice],
+        [
+          enqueued(),
+          started(1),
+          failedTemporarily({ permanent: true }),
+          {
+            type: "DSNSent",
+            data: { kind: "delayed", dsn: "01DSN" },
+          } satisfies Fact,
+        ],
         [enqueued(), { type: "IntakePaused", data: { who: "op", why: "x" } } satisfies Fact],
       ]
     ) assert.throws(() => fold(stored(facts)), ImpossibleEvent);
+  });
+
+  it("knows of a report on a delay until it is sent, or something else happens", () => {
+    const act = { who: "op", why: "x" };
+    const delayed = [enqueued(), started(1), failedTemporarily(), postponedNotice];
+    const due = (...more: Fact[]) => {
+      const { reportDue, delay } = given(...delayed, ...more).state;
+      return reportDue === undefined ? undefined : { reportDue, delay };
+    };
+    const waits = { reportDue: T0 + MINUTE, delay: { until: T0 + 60 * MINUTE } };
+    assert.deepEqual(due(), waits);
+    for (
+      const kept of [
+        { type: "Rescheduled", data: { ...act, due: iso(T0) } },
+        { type: "TransportAssigned", data: { ...act, transport: "relay" } },
+      ] satisfies Fact[]
+    ) assert.deepEqual(due(kept), waits, kept.type);
+    for (
+      const end of [
+        started(2),
+        failedTemporarily({ permanent: true }), // its deadline has passed while it waited
+        { type: "Held", data: act },
+        { type: "Cancelled", data: act },
+        { type: "DSNSent", data: { kind: "delayed", dsn: "01DSN" } },
+      ] satisfies Fact[]
+    ) assert.equal(due(end), undefined, end.type);
+    const ended = failedTemporarily({ permanent: true, reportDue: iso(T0 + 5 * MINUTE) });
+    assert.deepEqual(due(ended), { reportDue: T0 + 5 * MINUTE, delay: undefined });
   });
 
   it("accepts everything that decide makes, whatever the order of commands", () => {

@@ -10,6 +10,7 @@ import type {
   Findings,
   Outcome,
   Reporter,
+  ReportRequest,
   Router,
   Submission,
 } from "../../actors/ports.ts";
@@ -53,6 +54,10 @@ export class QueueHarness {
   /** When messages are tried again, and for how long they may wait. */
   retry: RetryPolicies = () => policy;
   lifetimes: readonly number[] = [policy.lifetime];
+  /** Reports that were composed. */
+  readonly reports: ReportRequest[] = [];
+  /** A fault in composing reports; a test sets it. */
+  composing: (report: ReportRequest) => void = () => {};
   /** While true, appends fail as on a full disk. */
   diskFull = false;
   readonly failed: unknown[] = [];
@@ -89,7 +94,10 @@ export class QueueHarness {
       },
     };
     const reporter: Reporter = {
-      compose: async ([{ kind, stream }]) => {
+      compose: async (report) => {
+        this.composing(report);
+        this.reports.push(report);
+        const [{ kind, stream }] = report;
         const writer = bodies.create();
         await writer.write(new TextEncoder().encode(`Subject: ${kind} ${stream}\r\n\r\n`));
         return {

@@ -21,10 +21,17 @@ import {
 const act = { who: "operator", why: "test" };
 const due = (minutes: number) => new Date(START + minutes * 60_000).toISOString();
 
+const postponed = (minutes: number): Fact => ({
+  type: "DSNPostponed",
+  data: { kind: "delayed", due: due(minutes), until: due(60) },
+});
+const delayTold: Fact = { type: "DSNSent", data: { kind: "delayed", dsn: "01DSN" } };
+
 /** Facts that may follow an Enqueued, in an order that a queue could have written. */
 const life: fc.Arbitrary<Fact[]> = fc.array(
   fc.oneof(
     fc.nat(3).map((n): Fact[] => [started(n + 1), failed(false, `try ${n}`)]),
+    fc.constantFrom<Fact[]>([postponed(1)], [postponed(2), delayTold]),
     fc.constant<Fact[]>([{ type: "Held", data: act }]),
     fc.nat(60).map((n): Fact[] => [{ type: "Released", data: { ...act, due: due(n) } }]),
     fc.nat(60).map((n): Fact[] => [{ type: "Rescheduled", data: { ...act, due: due(n) } }]),
@@ -173,6 +180,36 @@ describe("the queue's views", () => {
     await store.append([{ stream: "n3", expectedVersion: 2, facts: [release] }]);
     assert.equal(await view.nextWaiting("ages_from", later), START + 30 * 60_000);
     assert.equal(streams(await view.waiting("expires", later, 10)), "n4 n3 n1");
+  });
+
+  it("says which reports wait: those on a delay, until something else happens", async () => {
+    const { view, store } = given;
+    const noted = [started(1), failed(false), postponed(5)];
+    const submission = "01S";
+    const taken: Record<string, Fact[]> = {
+      r1: [],
+      r2: [delayTold],
+      r3: [started(2)],
+      r4: [{ type: "Held", data: act }],
+      r5: [cancelled],
+      r6: [{ type: "Rescheduled", data: { ...act, due: due(3) } }],
+      r7: [failed(true)],
+    };
+    for (const [stream, more] of Object.entries(taken)) {
+      const facts = [enqueued({ submission, recipients: 9 }), ...noted, ...more];
+      await store.append([{ stream, expectedVersion: 0, facts }]);
+    }
+    const ended = [enqueued({ submission, recipients: 9 }), started(1), failed(true)].map((fact) =>
+      fact.type === "Failed" ? { ...fact, data: { ...fact.data, reportDue: due(4) } } : fact
+    );
+    await store.append([{ stream: "r8", expectedVersion: 0, facts: ended }]);
+    assert.equal(streams(await view.reports(10)), "r8 r1 r6");
+    assert.equal(streams(await view.reportsOf(submission, "delay", 10)), "r1 r6");
+    assert.equal(streams(await view.reportsOf(submission, "delay", 1)), "r1");
+    assert.equal(streams(await view.reportsOf(submission, "end", 10)), "r8");
+    const [told, waits] = [await view.get("r2"), await view.get("r1")];
+    assert.deepEqual([told?.delay_reported, waits?.delay_reported], [1, 0]);
+    assert.ok(told?.body && waits?.body, "a message that lives on needs its content");
   });
 
   it("filters by every criterion", async () => {

@@ -7,7 +7,7 @@
  */
 import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
-import type { StoredEvent } from "../../events/catalogue.ts";
+import type { EventData, StoredEvent } from "../../events/catalogue.ts";
 import { chainFindings, eventHash } from "../../events/chain.ts";
 import { decode } from "../../events/decode.ts";
 import { Uncovered } from "../../events/checkpoints.ts";
@@ -60,6 +60,8 @@ export class Invariants {
   readonly #acknowledged: string[] = [];
   /** Submissions of which a recipient is poison. */
   readonly #poisoned = new Set<string>();
+  /** Reports, and whether each is on delays. */
+  readonly #onDelays = new Map<string, boolean>();
   /** Streams that are queued or attempting. */
   readonly unfinished = new Set<string>();
   incarnation = 0;
@@ -92,7 +94,7 @@ export class Invariants {
     books.last = { ...unhashed, hash: eventHash(unhashed) };
     books.broken = true;
     // Nobody can make its report; one that waits to be tried has to be held.
-    if (books.row.report_due !== null) this.unfinished.delete(stream);
+    if (books.row.finished !== null) this.unfinished.delete(stream);
     this.#open.delete(stream);
     this.disk.insert(books.last);
   }
@@ -251,6 +253,9 @@ export class Invariants {
     if ((event.type === "Delivered" || event.type === "Failed") && !open && !expired) {
       throw new Violation(`4: ${event.type} on ${stream} ends no attempt`);
     }
+    if (event.type === "DSNSent" && event.data.kind === "delayed" && row.state !== "queued") {
+      throw new Violation(`the delay of ${stream} is told of, which is ${row.state}`);
+    }
     if (poisoned(books.message)) return;
     if (event.type === "Failed" && event.data.stack !== undefined && !this.#besidePoison(books)) {
       throw new Violation(`fault of our own code: ${stream}: ${event.data.stack}`);
@@ -297,8 +302,18 @@ export class Invariants {
       }
       case "DSNSent":
         books.reports.push({ kind: event.data.kind, dsn: event.data.dsn });
-        return;
+        return this.#oneSubject(event.data);
     }
+  }
+
+  /** A report is on delays, or on how messages ended. */
+  #oneSubject({ kind, dsn }: EventData<"DSNSent">): void {
+    if (dsn === undefined) return;
+    const delayed = kind === "delayed";
+    if ((this.#onDelays.get(dsn) ?? delayed) !== delayed) {
+      throw new Violation(`the report ${dsn} is on a delay, and on the end of another message`);
+    }
+    this.#onDelays.set(dsn, delayed);
   }
 
   /** What the log calls delivered, a host has taken, and said so. */
@@ -337,7 +352,7 @@ export class Invariants {
 
   /** Every message is delivered, reported as failed, held or cancelled (and 4). */
   #concluded({ stream, row, message, reports, attempts, broken }: Books): void {
-    if (broken && row.state !== "held" && row.report_due === null) {
+    if (broken && row.state !== "held" && row.finished === null) {
       throw new Violation(`${stream} is broken, and not held`);
     }
     if (broken) return;

@@ -67,7 +67,7 @@ export class Mishaps {
       nextWaiting: (by, after) => glitch(real.nextWaiting(by, after)),
       attempting: (limit) => glitch(real.attempting(limit)),
       reports: (limit) => glitch(real.reports(limit)),
-      reportsOf: (submission, limit) => glitch(real.reportsOf(submission, limit)),
+      reportsOf: (submission, about, limit) => glitch(real.reportsOf(submission, about, limit)),
       list: (filter, page) => glitch(real.list(filter, page)),
       count: (filter) => glitch(real.count(filter)),
       depth: () => glitch(real.depth()),

@@ -88,10 +88,11 @@ export class VirtualQueueView implements QueueView {
     );
   }
 
-  reportsOf(submission: string, limit: number): Promise<QueueRow[]> {
+  reportsOf(submission: string, about: "delay" | "end", limit: number): Promise<QueueRow[]> {
     return this.#ask(() =>
       this.#rows()
         .filter((row) => row.report_due !== null && row.submission === submission)
+        .filter((row) => (row.finished === null) === (about === "delay"))
         .sort((a, b) => compare(a.stream, b.stream))
         .slice(0, limit)
     );

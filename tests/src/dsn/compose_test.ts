@@ -121,6 +121,18 @@ describe("DSN: a delay", () => {
     assert.match(text, /after 5 attempts\. It is tried again until Fri, 06 Mar 2026/);
   });
 
+  it("of what was never tried speaks of no attempts", async () => {
+    const report = { kind: "delayed", attempt: 0, at: undefined } as const;
+    const { parts, raw } = await compose({ report });
+    assert.equal(fieldOf(parts, "Last-Attempt-Date"), undefined);
+    const text = (await parse(raw)).text?.replace(/\s+/g, " ") ?? "";
+    assert.match(
+      text,
+      /has not been delivered yet, and could not be tried\. It is tried again: you need not send it again/,
+    );
+    assert.doesNotMatch(text, /attempt/);
+  });
+
   it("does not send back whole what was sent with REQUIRETLS (RFC 8689)", async () => {
     const { parts } = await compose({ message: { dsn: { ret: "FULL" }, requireTLS: true } });
     assert.equal(parts[2]?.type, "text/rfc822-headers");

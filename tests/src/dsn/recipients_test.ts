@@ -38,6 +38,55 @@ describe("DSN: several recipients", () => {
     assert.match(text, /Recipient: c@example\.net .* 552 5\.2\.2 Full .* takes nothing more/);
   });
 
+  it("may all be delayed, each tried until a time of its own", async () => {
+    const until = (day: number) => Date.parse(`2026-03-0${day}T00:00:00.000Z`);
+    const waits = {
+      code: undefined,
+      enhanced: undefined,
+      remoteMTA: undefined,
+      reply: undefined,
+      result: "timeout",
+      reason: "its destination is down: no answer",
+    } as const;
+    const { parts, raw } = await compose({
+      message: { dsn: { ret: "FULL" } },
+      report: { kind: "delayed", until: until(6), attempt: 5 },
+      others: [
+        { ...second, report: { kind: "delayed", until: until(7), attempt: 6 } },
+        {
+          message: { rcptTo: "d@example.net" },
+          failure: waits,
+          report: { kind: "delayed", until: until(8), attempt: 0, at: undefined },
+        },
+      ],
+    });
+    const [, ...recipients] = statusOf(parts).map((group) => Object.fromEntries(group));
+    assert.deepEqual(
+      recipients.map((one) => [one["Action"], one["Status"], one["Will-Retry-Until"]]),
+      [
+        ["delayed", "4.1.1", "Fri, 06 Mar 2026 00:00:00 +0000"],
+        ["delayed", "4.2.2", "Sat, 07 Mar 2026 00:00:00 +0000"],
+        ["delayed", "4.0.0", "Sun, 08 Mar 2026 00:00:00 +0000"],
+      ],
+    );
+    assert.deepEqual(recipients.map((one) => one["Last-Attempt-Date"] !== undefined), [
+      true,
+      true,
+      false,
+    ], "RFC 3464, section 2.3.7: of an attempt that was made");
+    assert.equal(parts[2]?.type, "text/rfc822-headers", "RET=FULL is for failures");
+    const mail = await parse(raw);
+    assert.equal(mail.subject, "Mail delayed: 3 recipients");
+    const text = mail.text?.replace(/\s+/g, " ") ?? "";
+    assert.match(text, /not been delivered yet to the recipients below\. It is tried again/);
+    assert.match(
+      text,
+      /b@example\.net Last tried: .* \(5 attempts\) Tried until: Fri, 06 Mar 2026/,
+    );
+    assert.match(text, /d@example\.net Last tried: never Tried until: Sun, 08 Mar 2026/);
+    assert.doesNotMatch(text, /not be tried again/);
+  });
+
   it("may have fared differently", async () => {
     const relayed = {
       kind: "relayed",
