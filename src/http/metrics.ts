@@ -5,7 +5,7 @@
  * kept; depth and memory are asked for only when somebody scrapes.
  */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { StoredEvent, StoredEventOf } from "../../events/catalogue.ts";
+import type { EventData, StoredEvent, StoredEventOf } from "../../events/catalogue.ts";
 import { Result } from "../../events/schemas/message.ts";
 import type { QueueView } from "../../events/projections/queue.ts";
 import type { EventStore } from "../../events/store.ts";
@@ -101,6 +101,8 @@ export class Metrics {
     "Delivery status notifications sent to senders, by kind.",
     "kind",
   );
+
+  #lastReport = "";
 
   constructor() {
     const registers = [this.#registry];
@@ -287,11 +289,18 @@ export class Metrics {
         this.#finished.inc("cancelled");
         break;
       case "DSNSent":
-        if (event.data.dsn !== undefined) this.#reports.inc(event.data.kind);
+        this.#reported(event.data);
         break;
       default:
         break;
     }
+  }
+
+  /** Recipients that share a report note it one after the other. */
+  #reported({ kind, dsn }: EventData<"DSNSent">): void {
+    if (dsn === undefined || dsn === this.#lastReport) return;
+    this.#lastReport = dsn;
+    this.#reports.inc(kind);
   }
 
   #opened({ stream, time, data }: StoredEventOf<"AttemptStarted">): void {

@@ -139,6 +139,7 @@ describe("metrics", () => {
       },
       failed(true),
       { type: "DSNSent", data: { kind: "failed", dsn: ID } },
+      { type: "DSNSent", data: { kind: "failed", dsn: ID } }, // another recipient's, one report
       { type: "DSNSent", data: { kind: "delayed", notSent: "the null sender" } },
     );
     assert.deepEqual(await samples("destinations"), ['destinations_total{by="implicit"} 1']);
