@@ -27,20 +27,15 @@ const LOOK = 11 * MINUTE;
 /** Streams that are read back at the end. */
 const READ_BACK = 3;
 
-/** A file as the log names it. */
-interface Named {
-  readonly file: ArchiveFile;
-  readonly text: string;
-  pruned: boolean;
-}
-
 export class Archives {
   /** Milliseconds for which what is finished is kept; undefined: for ever. */
   readonly keep: number | undefined;
-  readonly #files = new Map<string, Named>();
+  /** What files have that the log names. */
+  readonly #files = new Map<string, string>();
+  readonly #unpruned = new Set<string>();
   /** Streams that files have, with the hash of their last event. */
   readonly #archived = new Map<string, string>();
-  /** Starts that found a file written and not pruned, or half written. */
+  /** Ends of the process in the midst of it. */
   interrupted = 0;
 
   constructor(readonly world: World) {
@@ -73,11 +68,15 @@ export class Archives {
     return this.world.disk;
   }
 
-  /** The process ended: was it in the middle of archiving? */
-  ended(): void {
+  /** Between the first octet of a file and the word that what it has was pruned. */
+  get busy(): boolean {
     const { archive, archiveParts } = this.#disk;
-    const half = archiveParts.size > 0 || archive.size > this.#files.size;
-    if (half || [...this.#files.values()].some(({ pruned }) => !pruned)) this.interrupted++;
+    return archiveParts.size > 0 || archive.size > this.#files.size || this.#unpruned.size > 0;
+  }
+
+  /** The process ended. */
+  ended(): void {
+    if (this.busy) this.interrupted++;
   }
 
   /** A transaction has become durable. */
@@ -87,7 +86,7 @@ export class Archives {
       if (event.type === "StreamsPruned") this.#pruned(JSON.parse(event.data).file);
     }
     for (const stream of prune) this.#left(stream);
-    for (const { file: { file }, text } of this.#files.values()) {
+    for (const [file, text] of this.#files) {
       if (this.#disk.archive.get(file) !== text) throw new Violation(`${file} is gone or changed`);
     }
   }
@@ -147,7 +146,8 @@ export class Archives {
       events.at(-1)?.position,
     ];
     if (String(said) !== String(is)) throw new Violation(`${file.file} has ${is}, not ${said}`);
-    this.#files.set(file.file, { file, text, pruned: false });
+    this.#files.set(file.file, text);
+    this.#unpruned.add(file.file);
   }
 
   /** It was finished for long enough, and no start needs it. */
@@ -172,9 +172,8 @@ export class Archives {
   }
 
   #pruned(file: string): void {
-    const named = this.#files.get(file);
-    if (!named) throw new Violation(`${file} is pruned, and the log does not name it`);
-    named.pruned = true;
+    if (!this.#files.has(file)) throw new Violation(`${file} is pruned, and the log has it not`);
+    this.#unpruned.delete(file);
   }
 
   #history(stream: string): RawEvent[] {
@@ -184,7 +183,7 @@ export class Archives {
   /** What is to leave, or to be swept, and is there still. */
   #remaining(): string | undefined {
     const { archive, archiveParts, checkpoints, events, streams } = this.#disk;
-    for (const [file, { pruned }] of this.#files) if (!pruned) return `${file} is not pruned`;
+    for (const file of this.#unpruned) return `${file} is not pruned`;
     for (const file of [...archiveParts.keys(), ...archive.keys()]) {
       if (!this.#files.has(file)) return `${file} is not swept`;
     }

@@ -29,6 +29,8 @@ export class Faults {
   readonly dice: Dice;
   /** Moments at which a kill made a difference, so far. */
   boundaries = 0;
+  /** Those of them at which a file of the archive was being made, or what it has pruned. */
+  readonly archiving: number[] = [];
   #on = true;
   #kills = 0;
   /** Boundaries until the next kill. */
@@ -48,6 +50,7 @@ export class Faults {
   /** A moment at which a kill can be told from a kill a moment before. */
   boundary(process: Process, where: string): void {
     this.boundaries++;
+    if (this.world.archives.busy) this.archiving.push(this.boundaries);
     const { killAt } = this.world;
     if (killAt !== undefined ? this.boundaries !== killAt : !this.#killsNow()) return;
     this.world.note(`KILLED ${where}`);

@@ -4,7 +4,9 @@
  */
 import type { DeliveryJob, EventStore, Finding, Findings } from "../../actors/ports.ts";
 import type { Fact, StoredEvent } from "../../events/catalogue.ts";
+import { sha256 } from "../../events/chain.ts";
 import type { StorageEngine, Transaction } from "../../events/engine.ts";
+import type { RetentionPorts } from "../../events/retention.ts";
 import type { StagedBody, StreamAppend } from "../../events/store.ts";
 import type { Process } from "./process.ts";
 import type { Sabotage } from "./program.ts";
@@ -92,6 +94,28 @@ function changing(change: (transaction: Transaction) => Transaction): Sabotage {
   return { engine };
 }
 
+/** Retention with some of what it asks of others done in another way. */
+function retaining<K extends "log" | "view" | "files">(
+  port: K,
+  change: (real: RetentionPorts[K]) => Partial<RetentionPorts[K]>,
+): Sabotage {
+  const otherwise = (real: RetentionPorts): RetentionPorts[K] => {
+    const changed = change(real[port]);
+    return new Proxy(real[port], {
+      get(target, name) {
+        const member: unknown = Reflect.get(name in changed ? changed : target, name);
+        return typeof member === "function" ? member.bind(target) : member;
+      },
+    });
+  };
+  return { retention: (real) => ({ ...real, [port]: otherwise(real) }) };
+}
+
+async function* without(line: number, lines: AsyncIterable<string>): AsyncGenerator<string> {
+  let n = 0;
+  for await (const each of lines) if (++n !== line) yield each;
+}
+
 export const BUGS = {
   "acknowledges before the commit": tooEarly("Enqueued"),
   "dials before AttemptStarted is on disk": tooEarly("AttemptStarted"),
@@ -166,4 +190,36 @@ export const BUGS = {
         real.send(endpoint, message, signal).then(() => 200, () => 200),
     }),
   },
+  "prunes what no event says is archived": retaining("log", (real) => ({
+    append: (appends) =>
+      begins(appends, "StreamsArchived") ? Promise.resolve([]) : real.append(appends),
+  })),
+  "archives what still has a report to make": retaining("view", (real) => ({
+    finished: async (after, limit) =>
+      (await real.finished(after, limit)).map((one) => ({
+        ...one,
+        finished: one.finished === Infinity ? one.created : one.finished,
+      })),
+  })),
+  "loses an event on the way into the archive": retaining("files", (real) => ({
+    write: (name, lines) => real.write(name, without(3, lines)),
+  })),
+  "records a file of the archive before it is on disk": retaining("files", (real) => ({
+    write: async (name, lines) => {
+      const all = await Array.fromAsync(lines);
+      const text = all.join("");
+      real.write(name, ReadableStream.from(all)).catch(() => {});
+      return { sha256: sha256(text), octets: new TextEncoder().encode(text).length };
+    },
+  })),
+  "sweeps files of the archive that count": retaining("files", (real) => ({
+    sweep: () => real.sweep(() => false),
+  })),
+  "says that it pruned, and did not": retaining("log", () => ({
+    prune: () => Promise.resolve(0),
+  })),
+  "keeps the rows of what it pruned": changing((transaction) => ({
+    ...transaction,
+    ...(transaction.prune ? { rows: [], counts: [] } : {}),
+  })),
 } as const satisfies Readonly<Record<string, Sabotage>>;

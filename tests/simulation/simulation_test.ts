@@ -9,10 +9,10 @@ const SEEDS = 20;
 const FOUND_WITHIN = 500;
 
 /** A world in which something happens, but not much. */
-async function smallWorld(): Promise<Report> {
+async function smallWorld(interesting: (report: Report) => boolean): Promise<Report> {
   for (let seed = 1;; seed++) {
     const report = await new World(seed, {}, 0).run();
-    if (report.messages >= 3 && report.boundaries < 300) return report;
+    if (interesting(report)) return report;
   }
 }
 
@@ -25,8 +25,20 @@ describe("the simulation", () => {
   });
 
   it("loses nothing when it is killed at any one moment of a small world", async () => {
-    const { seed, boundaries } = await smallWorld();
+    const { seed, boundaries } = await smallWorld((world) =>
+      world.messages >= 3 && world.boundaries < 300
+    );
     for (let killAt = 1; killAt <= boundaries; killAt++) {
+      const { violation } = await new World(seed, {}, killAt).run();
+      assert.equal(violation, undefined, `seed ${seed}, killed at moment ${killAt}`);
+    }
+  });
+
+  it("loses nothing when it is killed at any one moment of archiving", async () => {
+    const { seed, archiving } = await smallWorld((world) =>
+      world.archives >= 2 && world.boundaries < 1_000
+    );
+    for (const killAt of archiving) {
       const { violation } = await new World(seed, {}, killAt).run();
       assert.equal(violation, undefined, `seed ${seed}, killed at moment ${killAt}`);
     }

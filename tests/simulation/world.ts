@@ -18,6 +18,7 @@ import { Mishaps } from "./mishaps.ts";
 import { Network } from "./network.ts";
 import { Operators } from "./operators.ts";
 import { Process } from "./process.ts";
+import { Promptness } from "./promptness.ts";
 import { type Program, type Sabotage, start } from "./program.ts";
 import { Dice } from "./random.ts";
 import { Senders } from "./senders.ts";
@@ -40,6 +41,8 @@ export interface Report {
   readonly kills: number;
   /** Moments at which a kill made a difference. */
   readonly boundaries: number;
+  /** Those of them in the midst of archiving. */
+  readonly archiving: readonly number[];
   readonly days: number;
   /** Messages that were received more than once, all explained. */
   readonly duplicates: number;
@@ -240,6 +243,7 @@ export class World {
     this.#faults.end();
     this.mishaps.end();
     this.hooks.calm();
+    new Promptness(this).begin();
     this.time.after(HOUR, () => this.#operators.releaseAll());
   }
 
@@ -263,6 +267,7 @@ export class World {
       messages: streams.size,
       kills: this.#kills - this.#stops,
       boundaries: this.#faults.boundaries,
+      archiving: this.#faults.archiving,
       days: this.time.monotonic() / DAY,
       duplicates,
       archives: this.archives.files,
