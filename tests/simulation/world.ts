@@ -18,7 +18,6 @@ import { Mishaps } from "./mishaps.ts";
 import { Network } from "./network.ts";
 import { Operators } from "./operators.ts";
 import { Process } from "./process.ts";
-import { Promptness } from "./promptness.ts";
 import { type Program, type Sabotage, start } from "./program.ts";
 import { Dice } from "./random.ts";
 import { Senders } from "./senders.ts";
@@ -243,7 +242,6 @@ export class World {
     this.#faults.end();
     this.mishaps.end();
     this.hooks.calm();
-    new Promptness(this).begin();
     this.time.after(HOUR, () => this.#operators.releaseAll());
   }
 
