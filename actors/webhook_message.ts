@@ -73,6 +73,32 @@ export async function webhookMessage(
   return { id, account, body: JSON.stringify({ ...head, message, ...outcome(event) }) };
 }
 
+/** Messages that are remembered. */
+const RECENT = 500;
+
+/** Makes a message once for all endpoints that are told of an event at about the same time. */
+export class WebhookMessages {
+  /** By position of the event. */
+  readonly #recent = new Map<number, Promise<WebhookMessage | undefined>>();
+
+  constructor(private readonly store: Pick<EventStore, "readStream">) {}
+
+  /** As webhookMessage. */
+  of(kind: WebhookKind, event: StoredEvent): Promise<WebhookMessage | undefined> {
+    const { position } = event;
+    const known = this.#recent.get(position);
+    if (known) return known;
+    const message = webhookMessage(this.store, kind, event);
+    message.catch(() => this.#recent.delete(position));
+    this.#recent.set(position, message);
+    for (const oldest of this.#recent.keys()) {
+      if (this.#recent.size <= RECENT) break;
+      this.#recent.delete(oldest);
+    }
+    return message;
+  }
+}
+
 function outcome(event: StoredEvent): Record<string, unknown> {
   switch (event.type) {
     case "Delivered": {

@@ -8,7 +8,7 @@
  *
  * While an endpoint is told, its runner alone writes; acts of operators find none running.
  */
-import type { Fact } from "../events/catalogue.ts";
+import type { EventData, Fact } from "../events/catalogue.ts";
 import { type WebhookRow, webhookStream } from "../events/projections/webhooks.ts";
 import { WrongVersion } from "../events/store.ts";
 import type { Clock, EventStore, Log } from "./ports.ts";
@@ -19,12 +19,8 @@ export interface RecordPorts {
   readonly store: EventStore;
 }
 
-/** How far an endpoint has been told: up to which position, and how many events in all. */
-export interface Progress {
-  readonly upTo: number;
-  readonly told: number;
-  readonly givenUp: number;
-}
+/** How far an endpoint has been told, and how many events in all. */
+export type Progress = Omit<EventData<"WebhookAdvanced">, "endpoint">;
 
 /** Milliseconds between two records of a position that moves. */
 const RECORD_EVERY = 1_000;

@@ -9,7 +9,8 @@
  *  4. An event that is not taken is tried again with growing waits, 5 seconds to an hour. One that
  *     is refused for three days, while others are taken, is given up.
  *  5. After two failures in a row the endpoint is probed with one event at a time, with growing
- *     waits too. What was on its way when it failed does not count again.
+ *     waits too; with what was tried least, lest events that it refuses stop all others. What was
+ *     on its way when it failed does not count again.
  *  6. One that has taken nothing for `parkAfter`, in ten probes at least, or says that it is gone,
  *     is dead: whoever made the runner is told, and parks it.
  *
@@ -20,12 +21,13 @@ import { StoreUnavailable } from "../events/store.ts";
 import type { StoredEvent } from "../events/catalogue.ts";
 import type { Random } from "./ports.ts";
 import type { WebhookEndpoint, WebhookSender } from "./webhook_endpoint.ts";
-import { type WebhookMessage, webhookMessage } from "./webhook_message.ts";
+import type { WebhookMessage, WebhookMessages } from "./webhook_message.ts";
 import { Outbox, type OutboxItem } from "./webhook_outbox.ts";
 import { PositionRecord, type RecordPorts } from "./webhook_record.ts";
 
 export interface RunnerPorts extends RecordPorts {
   readonly random: Random;
+  readonly messages: Pick<WebhookMessages, "of">;
   readonly sender: WebhookSender;
 }
 
@@ -68,14 +70,14 @@ export class WebhookRunner {
     private readonly dead: (why: string) => void,
   ) {
     const { name, events, concurrency } = endpoint;
-    this.#outbox = new Outbox(row.position, events, Math.max(LEAST_ROOM, ROOM_EACH * concurrency));
+    this.#outbox = new Outbox(row, events, Math.max(LEAST_ROOM, ROOM_EACH * concurrency));
     this.#told = row.told;
     this.#givenUp = row.given_up;
-    this.#record = new PositionRecord(ports, name, row, () => ({
-      upTo: this.position,
-      told: this.#told,
-      givenUp: this.#givenUp,
-    }));
+    this.#record = new PositionRecord(ports, name, row, () => {
+      const { position: upTo, beyond } = this.#outbox;
+      const counts = { told: this.#told, givenUp: this.#givenUp };
+      return { upTo, ...counts, ...(beyond ? { beyond } : {}) };
+    });
   }
 
   /** Everything up to here was told, or concerns nobody. */
@@ -109,16 +111,28 @@ export class WebhookRunner {
     this.#cancelWake?.();
     this.#cancelWake = undefined;
     const now = this.ports.clock.monotonic();
-    let next = Infinity;
-    for (const item of this.#outbox.heads()) {
-      if (this.#sending.size >= this.#width) break;
-      const at = Math.max(item.notBefore, this.#notBefore);
-      if (at <= now) this.#send(item);
-      else next = Math.min(next, at);
-    }
+    // Much may be in the outbox of an endpoint that is down: it is not looked through in vain.
+    const next = this.#notBefore > now ? this.#notBefore : this.#sendReady(now);
     // Whatever is on its way wakes it when it ends.
-    if (next !== Infinity && this.#sending.size === 0) this.#wakeIn(next - now);
+    if (next < Infinity && this.#sending.size === 0) this.#wakeIn(next - now);
     this.#record.moved();
+  }
+
+  /** @returns when something may be sent next, of what has to wait */
+  #sendReady(now: number): number {
+    let next = Infinity;
+    for (const item of this.#candidates()) {
+      if (this.#sending.size >= this.#width) break;
+      if (item.notBefore <= now) this.#send(item);
+      else next = Math.min(next, item.notBefore);
+    }
+    return next;
+  }
+
+  /** In the order of the log; for a probe what was tried least: it may be that some are refused. */
+  #candidates(): Iterable<OutboxItem> {
+    const heads = this.#outbox.heads();
+    return this.#failures === 0 ? heads : [...heads].sort((a, b) => a.attempts - b.attempts);
   }
 
   /** Ends what is on its way; when this resolves, what was told is recorded. */
@@ -138,8 +152,11 @@ export class WebhookRunner {
 
   #fill(): void {
     const { store, log } = this.ports;
-    if (this.#reading || this.#outbox.read >= store.head() || !this.#outbox.wanting) return;
-    this.#reading = this.#read().then(() => {
+    // Asked before it reads: what is committed while it does lies behind this.
+    const head = store.head();
+    const next = this.#reading ? undefined : this.#outbox.next(head);
+    if (!next) return;
+    this.#reading = this.#read(next, head).then(() => {
       this.#reading = undefined;
       this.wake();
     }, (cause) => {
@@ -150,11 +167,9 @@ export class WebhookRunner {
     });
   }
 
-  async #read(): Promise<void> {
-    const { store } = this.ports;
-    // Asked first: what is committed while this reads lies behind it.
-    const head = store.head();
-    const events = await store.readAll(this.#outbox.read, PAGE);
+  async #read(next: NonNullable<ReturnType<Outbox["next"]>>, head: number): Promise<void> {
+    const events = await this.ports.store.readAll(next.after, next.one ? 1 : PAGE);
+    if (next.one) return this.#outbox.takeOpen(events[0]);
     // None: those up to the head have left the store, or cannot be read.
     this.#outbox.take(events, events.at(-1)?.position ?? head);
   }
@@ -170,12 +185,12 @@ export class WebhookRunner {
   }
 
   async #attempt(item: OutboxItem): Promise<void> {
-    const { store, log } = this.ports;
+    const { messages, log } = this.ports;
     const { name: endpoint, accounts } = this.endpoint;
     const round = this.#round;
     let message: WebhookMessage | undefined;
     try {
-      message = await webhookMessage(store, item.kind, item.event);
+      message = await messages.of(item.kind, item.event);
     } catch (cause) {
       if (cause instanceof StoreUnavailable) throw cause;
       const { position } = item.event;

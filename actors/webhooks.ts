@@ -24,10 +24,11 @@ import type { WebhookRow } from "../events/projections/webhooks.ts";
 import { StoreUnavailable, UnreadableStream } from "../events/store.ts";
 import { CommandRefused } from "./message.ts";
 import type { WebhookEndpoint } from "./webhook_endpoint.ts";
+import { WebhookMessages } from "./webhook_message.ts";
 import { recordFact } from "./webhook_record.ts";
 import { FIRST_WAIT, type RunnerPorts, WebhookRunner } from "./webhook_runner.ts";
 
-export interface WebhooksPorts extends RunnerPorts {
+export interface WebhooksPorts extends Omit<RunnerPorts, "messages"> {
   readonly row: (endpoint: string) => WebhookRow | undefined;
 }
 
@@ -54,7 +55,7 @@ export interface WebhookAct {
 }
 
 export class Webhooks {
-  readonly #ports: WebhooksPorts;
+  readonly #ports: WebhooksPorts & RunnerPorts;
   readonly #runners = new Map<string, WebhookRunner>();
   /** Why endpoints are to be parked, until that is on disk. */
   readonly #dead = new Map<string, string>();
@@ -67,7 +68,7 @@ export class Webhooks {
 
   constructor(endpoints: readonly WebhookEndpoint[], ports: WebhooksPorts) {
     this.#endpoints = endpoints;
-    this.#ports = ports;
+    this.#ports = { ...ports, messages: new WebhookMessages(ports.store) };
   }
 
   /** A disk that takes no writes is waited for: nothing else has to wait for webhooks. */

@@ -14,6 +14,8 @@ export type WebhookRow = {
   /** Events that it took, and that were given up, in all. */
   readonly told: number;
   readonly given_up: number;
+  /** How far it has been told beyond that, as WebhookAdvanced has it, in JSON. */
+  readonly beyond: string | null;
   /** Why nothing is sent to it; null while it is in use. */
   readonly parked: string | null;
   /** Epoch milliseconds. */
@@ -30,12 +32,13 @@ export const webhookStream = (endpoint: string, now: number): string =>
 
 export const webhooksProjection: Projection<WebhookRow> = {
   name: "webhooks",
-  version: 2,
+  version: 3,
   columns: {
     endpoint: "TEXT",
     position: "INTEGER",
     told: "INTEGER",
     given_up: "INTEGER",
+    beyond: "TEXT",
     parked: "TEXT",
     parked_since: "INTEGER",
     stream: "TEXT",
@@ -53,19 +56,21 @@ export const webhooksProjection: Projection<WebhookRow> = {
 function apply(row: WebhookRow | undefined, event: StoredEvent): WebhookRow | undefined {
   switch (event.type) {
     case "WebhookAdvanced": {
-      const { endpoint, upTo: position, told, givenUp: given_up } = event.data;
+      const { endpoint, upTo: position, told, givenUp: given_up, beyond: open } = event.data;
+      const beyond = open ? JSON.stringify(open) : null;
       const known = row ?? { parked: null, parked_since: null };
       // That it is parked was said by an event before this one.
       const stream = row && row.parked !== null ? row.stream : event.stream;
-      return { ...known, endpoint, position, told, given_up, stream };
+      return { ...known, endpoint, position, told, given_up, beyond, stream };
     }
     case "WebhookParked":
       return row &&
         { ...row, parked: event.data.why, parked_since: Date.parse(event.time) };
     case "WebhookResumed": {
       if (!row) return undefined;
-      const position = event.data.skipTo ?? row.position;
-      return { ...row, position, parked: null, parked_since: null };
+      const { skipTo } = event.data;
+      const where = skipTo === undefined ? {} : { position: skipTo, beyond: null };
+      return { ...row, ...where, parked: null, parked_since: null };
     }
     default:
       return row;

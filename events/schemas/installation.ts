@@ -91,6 +91,8 @@ export const WebhookAdvanced = z.strictObject({
   /** Events that it took, and that were given up, in all. */
   told: Count,
   givenUp: Count,
+  /** It has been told further, but for the events at these positions, which it refused so far. */
+  beyond: z.strictObject({ upTo: Count, open: z.array(Count) }).optional(),
 });
 /** Nothing more is sent to it until somebody resumes it. */
 export const WebhookParked = z.strictObject({ ...Act, endpoint: z.string() });

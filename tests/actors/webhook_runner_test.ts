@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { EventStore } from "../../actors/ports.ts";
 import type { WebhookEndpoint } from "../../actors/webhook_endpoint.ts";
+import { WebhookMessages } from "../../actors/webhook_message.ts";
 import { WebhookRunner } from "../../actors/webhook_runner.ts";
 import { Webhooks } from "../../actors/webhooks.ts";
 import type { Fact, StoredEvent } from "../../events/catalogue.ts";
@@ -25,6 +26,7 @@ const rowOf = (name: string): WebhookRow => ({
   position: 0,
   told: 0,
   given_up: 0,
+  beyond: null,
   parked: null,
   parked_since: null,
   stream: "",
@@ -37,6 +39,7 @@ const FACTS: readonly Fact[] = [enqueued(), started(1), failed(false), started(2
 class LongLog implements EventStore {
   messages = 0;
   handedOut = 0;
+  streamsRead = 0;
   readonly appended: Fact[] = [];
   /** Messages that have left the store. */
   readonly left = new Set<string>();
@@ -64,6 +67,7 @@ class LongLog implements EventStore {
     return Promise.resolve(Array.from({ length: count }, (_, n) => this.at(after + n + 1)));
   }
   readStream(stream: string): Promise<StoredEvent[]> {
+    this.streamsRead += 1;
     if (this.left.has(stream)) return Promise.resolve([]);
     const before = (Number(stream.slice(1)) - 1) * FACTS.length;
     return Promise.resolve(FACTS.map((_, n) => this.at(before + n + 1)));
@@ -103,6 +107,7 @@ describe("the runner of a webhook", () => {
     random: { next: () => 0.5 },
     log,
     store,
+    messages: new WebhookMessages(store),
     sender: {
       send: (_: WebhookEndpoint, { id }: { id: string }, signal: AbortSignal) => {
         sent.push(id);
@@ -223,6 +228,18 @@ describe("the runner of a webhook", () => {
     assert.match(dead.join(), /failures in a row, the last: the answer is 503/);
   });
 
+  it("goes on beside events that are refused, be they many", async () => {
+    answer = (id) => Number(id.slice(1, -2)) % 5 === 1 ? 400 : 200;
+    begin(4, 100);
+    await clock.advance(60_000);
+    assert.equal(taken.length, 160);
+    store.messages += 20;
+    runner.wake();
+    await clock.advance(3_600_000);
+    assert.equal(taken.length, 192);
+    assert.deepEqual(dead, []);
+  });
+
   it("takes no clock that is set for a day that has passed", async () => {
     answer = () => 503;
     begin(4, 50);
@@ -265,6 +282,7 @@ describe("the runner of a webhook", () => {
     await clock.advance(1_000);
     assert.equal(told.size, 49);
     assert.ok([...told.values()].every((count) => count === 40));
+    assert.equal(store.streamsRead, 40, "a message is made once for all of them");
     assert.equal(webhooks.list().filter(({ behind }) => behind === 0).length, 49);
     const stopped = webhooks.stop();
     await clock.advance(10_000);

@@ -222,6 +222,27 @@ describe("webhooks", () => {
       await next.stop();
     }));
 
+  it("are not sent again after a kill because one event before them was refused", () =>
+    withHook(async (hook) => {
+      hook.answer = ({ id }) => id === "m1:3" || id === "m3:3" ? 400 : 200;
+      for (const stream of ["m1", "m2", "m3", "m4"]) {
+        await hook.append(stream, 0, enqueued(), started(1), delivered);
+        await calm(hook, 2_000);
+      }
+      await calm(hook, 60_000);
+      const before = hook.state();
+      assert.equal(before.told, 2);
+      const sent = hook.sent.length;
+      hook.answer = () => 200;
+      const next = await hook.again();
+      assert.equal(next.list()[0]!.position, before.position);
+      await hook.append("m5", 0, enqueued(), started(1), delivered);
+      await calm(hook, 20_000);
+      assert.deepEqual(ids(hook).slice(sent).sort(), ["m1:3", "m3:3", "m5:3"]);
+      assert.deepEqual([next.list()[0]!.told, next.list()[0]!.behind <= 1], [5, true]);
+      await next.stop();
+    }));
+
   it("catch up with a long backlog, in order", () =>
     withHook(async (hook) => {
       let open = () => {};
@@ -348,6 +369,7 @@ describe("webhooks", () => {
       hook.answer = () => new Promise((resolve) => answer = resolve);
       await hook.append("m1", 0, enqueued(), started(1), delivered);
       await calm(hook);
+      hook.answer = () => 200;
       const by = { who: "ann", why: "test" };
       const acts = [
         hook.webhooks.act("hook", { act: "park", ...by }),
@@ -358,7 +380,6 @@ describe("webhooks", () => {
       ];
       answer(200);
       await Promise.all(acts);
-      hook.answer = () => 200;
       await hook.append("m2", 0, enqueued(), started(1), delivered);
       await calm(hook, 60_000);
       assert.deepEqual(ids(hook).filter((id) => id === "m2:3"), ["m2:3"], "one runner tells it");
