@@ -196,6 +196,29 @@ describe("the runner of a webhook", () => {
     assert.ok(taken.length > 1_000 && held < 2_000, `${held} events held after ${taken.length}`);
   });
 
+  it("takes what is committed while there is room, and reads the rest when there is again", async () => {
+    begin(4, 0);
+    const commit = (messages: number) => {
+      const from = store.head();
+      store.messages += messages;
+      const count = store.head() - from;
+      runner.committed(Array.from({ length: count }, (_, n) => store.at(from + n + 1)));
+    };
+    commit(50);
+    await clock.advance(1);
+    assert.deepEqual([taken.length, store.handedOut], [100, 0], "without reading the log");
+    let open = () => {};
+    const gate = new Promise<number>((resolve) => open = () => resolve(200));
+    answer = () => gate;
+    for (let n = 0; n < 100; n++) commit(10);
+    await clock.advance(1);
+    assert.equal(store.handedOut, 0, "the outbox is full");
+    open();
+    await clock.advance(1_000);
+    assert.equal(taken.length, 2_100);
+    assert.ok(store.handedOut >= 4_000, `${store.handedOut} of 5,000 events were read`);
+  });
+
   it("counts failures of posts that were on their way together as one", async () => {
     let well = true;
     answer = () => after(50).then(() => well ? 200 : 503);
