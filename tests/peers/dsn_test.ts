@@ -5,21 +5,18 @@
  */
 import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
+import { DELAY_WINDOW } from "../../actors/reports.ts";
 import { dataOf, exportedEvents, historyOf } from "./history.ts";
+import { JumpingClock } from "./jumping_clock.ts";
 import { type Postfix, startPostfix } from "./postfix.ts";
+import { startHere } from "./queue_here.ts";
 import { detectBounce, handleBounce, parseReport } from "./report_readers.ts";
 import { everythingTo, Server } from "./serve.ts";
 import { submitWithDsn } from "./submit.ts";
 import { until } from "./wait.ts";
 
-const send = (server: Server, id: string, parameters: string, to: string): Promise<void> =>
-  submitWithDsn({
-    port: server.smtpPort,
-    from: `${id}@example.net`,
-    id,
-    parameters,
-    to: [to],
-  });
+const send = (server: Server, id: string, parameters: string, ...to: string[]): Promise<void> =>
+  submitWithDsn({ port: server.smtpPort, from: `${id}@example.net`, id, parameters, to });
 
 const arrived = (postfix: Postfix, user: string): Promise<string> =>
   until(`a report in the mailbox of ${user}`, 25_000, async () => {
@@ -27,7 +24,7 @@ const arrived = (postfix: Postfix, user: string): Promise<string> =>
     return file;
   });
 
-const USERS = ["alice", "failed", "delayed", "one", "utf"];
+const USERS = ["alice", "failed", "delayed", "both", "one", "utf"];
 
 /** ORCPT of RFC 6533, section 3: the address in utf-8-addr-xtext, then in the xtext of RFC 3461. */
 const ORCPT = "ORCPT=utf-8;d\\x{F6}rte@example.org";
@@ -45,8 +42,8 @@ describe("Reports over Postfix that offers DSN and SMTPUTF8", () => {
       users: USERS,
       main: {
         smtputf8_enable: "yes",
-        smtpd_recipient_restrictions:
-          "check_recipient_access inline:{ {later@example.net = 450 4.7.1 Not yet} }",
+        smtpd_recipient_restrictions: "check_recipient_access inline:{ " +
+          "{later@example.net = 450 4.7.1 Not yet}, {full@example.net = 452 4.2.2 Over quota} }",
       },
     });
     server = await Server.prepare({
@@ -102,6 +99,48 @@ describe("Reports over Postfix that offers DSN and SMTPUTF8", () => {
     assert.deepEqual(await detectBounce(file), { temporary: ["later@example.net"], permanent: [] });
     const events = await historyOf(server, "later@example.net", "DSNSent");
     assert.equal(dataOf(events, "DSNSent").kind, "delayed");
+  });
+
+  it("tell of several that are delayed at once", async () => {
+    const clock = new JumpingClock(Date.now());
+    const patient = await Server.prepare({
+      routing: everythingTo(postfix.port),
+      queue: 'retry = ["1h"]\ndelay_notice_after = 1\n',
+    });
+    const queue = await startHere(patient, clock);
+    try {
+      await send(patient, "both", "", "later@example.net", "full@example.net");
+      for (const name of ["later", "full"]) {
+        await historyOf(patient, `${name}@example.net`, "DSNPostponed");
+      }
+      clock.jump(DELAY_WINDOW);
+      const file = await arrived(postfix, "both");
+      const report = await parseReport(file);
+      assert.deepEqual(report.defects, []);
+      const [, ...recipients] = report.status;
+      assert.deepEqual(
+        recipients.map((one) => [one["Final-Recipient"], one["Action"], one["Status"]]).sort(),
+        [
+          ["rfc822; full@example.net", "delayed", "4.2.2"],
+          ["rfc822; later@example.net", "delayed", "4.7.1"],
+        ],
+      );
+      assert.ok(recipients.every((one) => Date.parse(one["Will-Retry-Until"] ?? "") > clock.now()));
+      const bounces = [...await handleBounce(file)].sort((a, b) =>
+        a.recipient < b.recipient ? -1 : 1
+      );
+      assert.deepEqual(bounces, [
+        ...bounce("both", "full@example.net", "delayed", "4.2.2"),
+        ...bounce("both", "later@example.net", "delayed", "4.7.1"),
+      ]);
+      assert.deepEqual(await detectBounce(file), {
+        temporary: ["full@example.net", "later@example.net"],
+        permanent: [],
+      });
+    } finally {
+      await queue.stop();
+      await patient.remove();
+    }
   });
 
   it("are left to Postfix, which offers DSN, where success was asked for", async () => {

@@ -1,17 +1,12 @@
 /**
  * TLS reports (RFC 8460) over a small internet of real programs: sessions with Postfix on one day,
  * and on the next the reports about them, by mail and by HTTPS, as the domains ask for them.
- *
- * The queue runs in this process, wired as `serve` wires it but for the clock: it is put forward
- * past midnight, which nobody can wait for.
+ * The clock of the queue is put forward past midnight.
  */
 import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import { gunzipSync } from "node:zlib";
-import { loadConfig } from "../../src/config/load.ts";
 import { dkimKeyPem, dkimRecord, dkimRecordName, makeDkimKey } from "../../src/dkim/keys.ts";
-import { Queue } from "../../src/main.ts";
-import { systemRandom } from "../../src/system.ts";
 import { Correspondence, directOver } from "./correspondence.ts";
 import { exportedEvents, type LoggedEvent } from "./history.ts";
 import { type HttpsHost, type HttpsMessage, startHttpsHost } from "./https_host.ts";
@@ -19,6 +14,7 @@ import { address, type Internet, offersTls, startInternet, WITHOUT_TLS } from ".
 import { JumpingClock } from "./jumping_clock.ts";
 import { asn1Time, CA_EXTENSIONS, forHost, type Issued, Pki } from "./pki.ts";
 import { run } from "./postfix.ts";
+import { type QueueHere, startHere } from "./queue_here.ts";
 import { Server } from "./serve.ts";
 import { faultsOf } from "./tlsrpt_schema.ts";
 import { freePort, until } from "./wait.ts";
@@ -57,13 +53,12 @@ describe("TLS reports over a small internet", () => {
   const collectorPort = freePort();
   const clock = new JumpingClock(MIDNIGHT - DAY / 2);
   const hosts: HttpsHost[] = [];
-  const said: string[] = [];
   const dkim = makeDkimKey("rsa");
   let pki: Pki;
   let internet: Internet;
   let server: Server;
   let collector: HttpsHost;
-  let queue: Queue | undefined;
+  let queue: QueueHere | undefined;
   let correspondence: Correspondence;
 
   before(async () => {
@@ -102,13 +97,7 @@ dkim = [{ selector = "2026a", key_file = "dkim.pem" }]
 ${directOver(internet, ours.certificate)}`,
     });
     await Deno.writeTextFile(`${server.directory}/dkim.pem`, dkimKeyPem(dkim), { mode: 0o600 });
-    const note = (message: string, fields = {}) => {
-      said.push(`${message} ${JSON.stringify(fields)}`);
-    };
-    const world = { clock, random: systemRandom, log: { info: note, warn: note, error: note } };
-    const config = loadConfig({ file: server.config, dataDir: server.data, env: new Map() });
-    queue = await Queue.open(config, world);
-    await queue.start((cause) => said.push(String(cause)));
+    queue = await startHere(server, clock);
     correspondence = new Correspondence(server, "sender@sts.test");
     await correspondence.writeTo(DOMAINS);
     clock.jump(MIDNIGHT + HOUR - clock.now());
@@ -135,7 +124,7 @@ ${directOver(internet, ours.certificate)}`,
       ).filter((data) => data !== undefined);
       return found.length === domains.length ? found : undefined;
     }).catch((error: Error) => {
-      throw new Error(`${error.message}\n${said.join("\n")}`);
+      throw new Error(`${error.message}\n${queue?.said.join("\n")}`);
     });
   }
 
