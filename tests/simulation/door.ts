@@ -28,11 +28,18 @@ export class Door {
   constructor(
     readonly process: Process,
     readonly dice: Dice,
-    readonly ports: { submitter: Submitter; bodies: BodyStore; log: Log },
+    readonly ports: {
+      submitter: Submitter;
+      bodies: BodyStore;
+      log: Log;
+      /** A client has come, from that address and port. */
+      connected: (peer: string) => void;
+    },
   ) {}
 
   connect(client: ClientEnd): VirtualSocket {
     const socket = new VirtualSocket(this.process, this.dice, client);
+    this.ports.connected(`${socket.remoteAddress}:${socket.remotePort}`);
     const listener = {
       ...this.ports,
       clock: this.process,

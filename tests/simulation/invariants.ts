@@ -16,9 +16,11 @@ import { FINAL_STATES, queueProjection, type QueueRow } from "../../events/proje
 import { evolve, INTERRUPTED, type Message } from "../../actors/message.ts";
 import { downgrade } from "../../src/dsn/downgrade.ts";
 import type { Archives } from "./archives.ts";
+import { isAct } from "./desk.ts";
 import type { Disk } from "./disk.ts";
 import type { Hooks } from "./hooks.ts";
 import { POISON } from "./mishaps.ts";
+import type { NewMailBooks } from "./new_mail.ts";
 import type { Receipt } from "./smtp_host.ts";
 
 /** An invariant does not hold. */
@@ -66,7 +68,12 @@ export class Invariants {
   readonly unfinished = new Set<string>();
   incarnation = 0;
 
-  constructor(readonly disk: Disk, readonly hooks: Hooks, readonly archives: Archives) {}
+  constructor(
+    readonly disk: Disk,
+    readonly hooks: Hooks,
+    readonly archives: Archives,
+    readonly newMail: NewMailBooks,
+  ) {}
 
   /** A transaction has become durable. */
   durable(transaction: Transaction): void {
@@ -75,6 +82,7 @@ export class Invariants {
       if (!this.#other(raw)) touched.add(this.#event(raw));
     }
     for (const books of touched) this.#compare(books);
+    this.newMail.settle(transaction.prune);
     this.archives.durable(transaction);
   }
 
@@ -171,16 +179,18 @@ export class Invariants {
     this.#projections();
     this.#checkpoints();
     this.hooks.end();
+    this.newMail.end();
     this.archives.end();
   }
 
   /** On a stream that is no message's the chain has to hold as well. */
   #other(raw: RawEvent): boolean {
-    if (!/^(destination|webhook) |^retention$/.test(raw.stream)) return false;
+    if (!/^(destination|webhook) |^retention$/.test(raw.stream) && !isAct(raw.stream)) return false;
     const last = this.#others.get(raw.stream);
     const findings = chainFindings(raw, last);
     if (findings.length > 0) throw new Violation(`8: ${raw.stream}: ${findings.join("; ")}`);
     this.#others.set(raw.stream, raw);
+    if (isAct(raw.stream)) this.newMail.act(decode(raw));
     if (raw.type.startsWith("Webhook")) this.hooks.durable(decode(raw), false, () => false);
     return true;
   }
@@ -202,6 +212,7 @@ export class Invariants {
     this.#record(books, event);
     const isReport = books.message.enqueued.source.kind === "dsn";
     this.hooks.durable(event, isReport, () => books.broken);
+    this.newMail.message(event);
     return books;
   }
 

@@ -16,7 +16,7 @@ export interface Letter {
 
 export interface ClientObserver {
   /** The process hands the last 250 to its system: from now on the client may know. */
-  acknowledged(submission: string, letter: Letter): void;
+  acknowledged(submission: string, recipients: readonly string[]): void;
   /** The client was not told that its message was taken. */
   turnedAway(why: string): void;
 }
@@ -34,6 +34,9 @@ export class MailClient implements ClientEnd {
   #step = 0;
   #over = false;
   readonly #commands: readonly string[];
+  /** Replies that have come. */
+  #replies = 0;
+  readonly #refused = new Set<string>();
   /** Replies that are still to come to the commands sent. */
   #pending = 1;
 
@@ -61,7 +64,7 @@ export class MailClient implements ClientEnd {
 
   handedOver(text: string): void {
     const [, submission] = /^250 2\.0\.0 Ok: queued as (\S+)/m.exec(text) ?? [];
-    if (submission !== undefined) this.observer.acknowledged(submission, this.letter);
+    if (submission !== undefined) this.observer.acknowledged(submission, this.#taken());
   }
 
   octets(text: string): void {
@@ -80,8 +83,12 @@ export class MailClient implements ClientEnd {
 
   #reply(code: number, text: string): void {
     if (this.#over) return;
-    if (code >= 400) return this.#giveUp(text.trimEnd());
+    const command = this.#commands[this.#replies++ - 1] ?? "";
     this.#pending--;
+    // It goes on with the recipients that are not on the list; DATA says when there are none.
+    const suppressed = command.startsWith("RCPT") && text.includes("suppression list");
+    if (suppressed) this.#refused.add(command);
+    else if (code >= 400) return this.#giveUp(text.trimEnd());
     if (code === 354) return this.#send(this.letter.content, 1);
     if (text.includes("queued as")) {
       this.#over = true;
@@ -95,6 +102,10 @@ export class MailClient implements ClientEnd {
     this.#step = to;
     const group = this.#commands.slice(from, to);
     this.#send(new TextEncoder().encode(group.map((line) => `${line}\r\n`).join("")), group.length);
+  }
+
+  #taken(): string[] {
+    return this.letter.recipients.filter((rcptTo) => !this.#refused.has(`RCPT TO:<${rcptTo}>`));
   }
 
   #send(octets: Uint8Array, replies: number): void {

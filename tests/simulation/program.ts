@@ -3,7 +3,7 @@
  * real world, done with the virtual one. Everything here that is not a port is the real code,
  * but for the bugs that a world puts in between on purpose.
  */
-import type { BodyStore, Delivery, EventStore, Log } from "../../actors/ports.ts";
+import type { BodyStore, Delivery, EventStore, Log, Submitter } from "../../actors/ports.ts";
 import { QueueSubmitter } from "../../actors/submitter.ts";
 import type { Part } from "../../actors/supervision.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
@@ -17,6 +17,10 @@ import { rawLog } from "../../events/raw_log.ts";
 import { Retention, type RetentionPorts } from "../../events/retention.ts";
 import type { Projection, Row } from "../../events/projection.ts";
 import { queueProjection, type QueueView } from "../../events/projections/queue.ts";
+import {
+  suppressionProjection,
+  type SuppressionView,
+} from "../../events/projections/suppression.ts";
 import { type WebhookRow, webhooksProjection } from "../../events/projections/webhooks.ts";
 import { ConfiguredRouter } from "../../src/delivery/router.ts";
 import { Destinations } from "../../src/delivery/destinations.ts";
@@ -38,13 +42,16 @@ import { Door } from "./door.ts";
 import { type Disk, VirtualBodyFiles, VirtualEngine } from "./disk.ts";
 import type { Process } from "./process.ts";
 import { VirtualQueueView } from "./queue_view.ts";
+import { type Reception, reception } from "./reception.ts";
 import type { World } from "./world.ts";
 
 export interface Program {
   readonly process: Process;
   readonly bodies: BodyStore;
-  readonly submitter: QueueSubmitter;
+  readonly submitter: Submitter;
   readonly door: Door;
+  /** Where operators use it. */
+  readonly reception: Reception | undefined;
   readonly webhooks: Webhooks;
   /** The one that runs now: the tree may have started another. */
   supervisor(): Supervisor;
@@ -60,11 +67,21 @@ export interface Sabotage {
   readonly view?: (view: QueueView) => QueueView;
   readonly delivery?: (delivery: Delivery) => Delivery;
   readonly hooks?: (sender: WebhookSender) => WebhookSender;
+  readonly list?: (view: SuppressionView) => SuppressionView;
   readonly retention?: (ports: RetentionPorts, disk: Disk) => RetentionPorts;
 }
 
 const STOP_GRACE = 30_000;
-const PROJECTIONS = [queueProjection, webhooksProjection] as unknown as Projection<Row>[];
+
+/** Of what is in play. */
+function projections({ hooks, desk }: World): Projection<Row>[] {
+  const all = [
+    queueProjection,
+    ...(hooks.endpoints.length > 0 ? [webhooksProjection] : []),
+    ...(desk.staffed ? [suppressionProjection] : []),
+  ];
+  return all as unknown as Projection<Row>[];
+}
 
 /**
  * Starts the program on the disk as it is.
@@ -83,7 +100,7 @@ export async function start(
   const log = await EventLog.open({
     engine,
     bodies,
-    projections: world.hooks.endpoints.length > 0 ? PROJECTIONS : undefined,
+    projections: projections(world),
     clock: process,
     schedule: (flush) => void process.timer(0, flush),
     signer: { sign: (text) => sha256(text) },
@@ -149,13 +166,25 @@ export async function start(
     },
     stop: async () => await supervisor?.stop(stopping ? STOP_GRACE : 0),
   };
-  const submitter = new QueueSubmitter({
-    clock: process,
-    ids,
-    store,
-    unavailable: () => supervisor?.storeFailed(),
+  const rules = world.desk.staffed
+    ? await reception(process, world, { store, queue: view, log: lines, list: sabotage.list })
+    : undefined;
+  const submitter = world.newMail.watched(
+    new QueueSubmitter({
+      clock: process,
+      ids,
+      store,
+      unavailable: () => supervisor?.storeFailed(),
+      ...rules,
+    }),
+    () => log.health().ok,
+  );
+  const door = new Door(process, dice.fork("door"), {
+    submitter,
+    bodies,
+    log: lines,
+    connected: (peer) => world.newMail.list.begins(peer),
   });
-  const door = new Door(process, dice.fork("door"), { submitter, bodies, log: lines });
   const doors: Part = {
     name: "doors",
     start: () => Promise.resolve(),
@@ -176,7 +205,7 @@ export async function start(
     start: () => webhooks.start(),
     stop: () => webhooks.stop(),
   };
-  const chores: Part[] = [hooks];
+  const chores: Part[] = rules ? [rules.part, hooks] : [hooks];
   const { keep } = world.archives;
   if (keep !== undefined) {
     const ports: RetentionPorts = {
@@ -198,6 +227,7 @@ export async function start(
     supervisor: () => supervisor!,
     submitter,
     door,
+    reception: rules,
     webhooks,
     reload: (next) => {
       configuration = next;

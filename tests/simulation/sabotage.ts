@@ -2,6 +2,7 @@
  * Deliberate bugs, one per promise that the queue makes, put between the real parts: what the
  * simulation has to find, or it is worth nothing.
  */
+import { ADMISSION_STREAM } from "../../actors/admission.ts";
 import type { DeliveryJob, EventStore, Finding, Findings } from "../../actors/ports.ts";
 import type { Fact, StoredEvent } from "../../events/catalogue.ts";
 import { sha256 } from "../../events/chain.ts";
@@ -73,6 +74,30 @@ function forgetting(drop: (fact: Fact) => boolean): Sabotage {
     });
   return { store };
 }
+
+/** Begins messages that are to be held as any other, and holds them only then. */
+const holdsTooLate: Sabotage = {
+  store: (real) =>
+    withAppend(real, async (appends, bodies?: readonly StagedBody[]) => {
+      const held = appends.filter(({ facts }) => facts[1]?.type === "Held");
+      if (held.length === 0) return await real.append(appends, bodies);
+      const stored = await real.append(
+        appends.map((append) => held.includes(append) ? upTo(1, append) : append),
+        bodies,
+      );
+      await real.append(held.map(({ stream, facts: [, ...facts] }) => ({
+        stream,
+        expectedVersion: 1,
+        facts,
+      }))).catch(() => {});
+      return stored;
+    }),
+};
+
+const upTo = (length: number, append: StreamAppend): StreamAppend => ({
+  ...append,
+  facts: append.facts.slice(0, length),
+});
 
 /** Findings of the second of two attempts: nobody writes them down. */
 const UNSEEN: Findings = {
@@ -222,4 +247,41 @@ export const BUGS = {
     ...transaction,
     ...(transaction.prune ? { rows: [], counts: [] } : {}),
   })),
+  "forgets at a restart what operators ruled": {
+    store: (real) => ({
+      ...withAppend(real, (appends, bodies) => real.append(appends, bodies)),
+      readStream: (stream) =>
+        stream === ADMISSION_STREAM ? Promise.resolve([]) : real.readStream(stream),
+    }),
+  },
+  "does not hear of a pause": {
+    store: (real) => ({
+      ...withAppend(real, (appends, bodies) => real.append(appends, bodies)),
+      subscribe: (listener) =>
+        real.subscribe((events) => listener(events.filter(({ type }) => type !== "IntakePaused"))),
+    }),
+  },
+  "holds new mail a moment too late": holdsTooLate,
+  "calls a drain over while it tries messages": {
+    view: (real) =>
+      new Proxy(real, {
+        get(target, name) {
+          if (name === "depth") return async () => ({ ...await target.depth(), attempting: 0 });
+          const member: unknown = Reflect.get(target, name);
+          return typeof member === "function" ? member.bind(target) : member;
+        },
+      }),
+  },
+  "never ends a suppression": {
+    list: (real) => ({
+      list: (limit, after) => real.list(limit, after),
+      get: (address, account) => {
+        const row = real.get(address, account);
+        return row && { ...row, expires: null };
+      },
+    }),
+  },
+  "forgets which users a server does not know": forgetting(({ type, data }) =>
+    type === "AddressSuppressed" && data.cause === "bounce"
+  ),
 } as const satisfies Readonly<Record<string, Sabotage>>;

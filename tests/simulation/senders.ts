@@ -2,9 +2,11 @@
  * The senders of the virtual world: they submit messages (over SMTP or as HTTP does), remember what was acknowledged, and try
  * again (as a new message) when they were turned away.
  */
+import { IntakeIsPaused } from "../../actors/admission.ts";
 import { StoreUnavailable } from "../../events/store.ts";
 import type { Submission } from "../../actors/ports.ts";
 import { HOUR, MINUTE } from "./clock.ts";
+import { ACCOUNT } from "./desk.ts";
 import { RECIPIENT_DOMAINS } from "./landscape.ts";
 import { POISON } from "./mishaps.ts";
 import { asData, MailClient } from "./mail_client.ts";
@@ -39,6 +41,11 @@ export class Senders {
     }
   }
 
+  /** One more message, in a moment. */
+  soon(): void {
+    this.world.time.after(this.dice.between(0, 2_000), () => this.#send(1));
+  }
+
   #send(tries: number, crowd?: Crowd): void {
     const program = this.world.program;
     const again = (why: string) => {
@@ -62,7 +69,7 @@ export class Senders {
       has8bit,
     };
     const client = new MailClient(letter, this.world.time, this.dice, {
-      acknowledged: (submission, { recipients }) => {
+      acknowledged: (submission, recipients) => {
         this.world.note(`acknowledged submission ${submission}`);
         this.world.watch(() => this.world.invariants.acknowledgedAs(submission, recipients));
       },
@@ -82,7 +89,8 @@ export class Senders {
       this.world.note(`acknowledged ${streams.join(" ")}`);
     }, (cause) => {
       program.process.forget(died);
-      if (!(cause instanceof StoreUnavailable)) return this.world.violated(cause);
+      const expected = cause instanceof StoreUnavailable || cause instanceof IntakeIsPaused;
+      if (!expected) return this.world.violated(cause);
       again(cause.message);
     });
   }
@@ -90,7 +98,14 @@ export class Senders {
   async #submit(program: Program, crowd?: Crowd): Promise<string[]> {
     const n = ++this.#sent;
     const { bodies, submitter } = program;
+    const { staffed } = this.world.desk;
     const has8bit = this.dice.chance(0.1);
+    const account = staffed && this.dice.chance(0.3) ? ACCOUNT : null;
+    if (submitter.paused) throw new IntakeIsPaused("no new mail is taken for now");
+    const recipients = this.#recipients(n, crowd).filter(({ rcptTo }) =>
+      !submitter.suppressed?.(rcptTo, account)
+    );
+    if (recipients.length === 0) return [];
     const content = new TextEncoder().encode(this.#content(n, has8bit));
     const draft = bodies.create();
     const id = submitter.newSubmissionId();
@@ -101,9 +116,9 @@ export class Senders {
       const body = await draft.finish();
       const taken = await submitter.submit({
         id,
-        account: null,
+        account,
         mailFrom: this.#mailFrom(n),
-        recipients: this.#recipients(n, crowd),
+        recipients,
         body,
         messageId: `<${n}@sender.example>`,
         has8bit,
@@ -139,14 +154,25 @@ export class Senders {
     const domain = crowd?.domain ?? (dice.chance(0.5) ? dice.pick(RECIPIENT_DOMAINS) : undefined);
     // MAIL has it, so it is the same for all.
     const ret = dice.chance(0.1) ? { ret: dice.pick(["FULL", "HDRS"] as const) } : {};
+    const regulars = new Set<string>();
     return Array.from({ length: recipients }, (_, k) => ({
-      rcptTo: `${this.#tag("r")}${n}.${k}@${domain ?? dice.pick(RECIPIENT_DOMAINS)}`,
+      rcptTo: this.#regular(regulars) ??
+        `${this.#tag("r")}${n}.${k}@${domain ?? dice.pick(RECIPIENT_DOMAINS)}`,
       dsn: {
         ...(dice.chance(0.2) ? { notify: [...dice.pick(NOTIFY)] } : {}),
         ...ret,
         ...(dice.chance(0.1) ? { envid: `e${n}`, orcpt: `rfc822;o${n}+@example.net` } : {}),
       },
     }));
+  }
+
+  /** Sometimes somebody who is written to by others as well, but once in a message. */
+  #regular(others: Set<string>): string | undefined {
+    const { desk } = this.world;
+    const address = desk.staffed && this.dice.chance(0.5) ? desk.regular() : undefined;
+    if (address === undefined || others.has(address.toLowerCase())) return undefined;
+    others.add(address.toLowerCase());
+    return address;
   }
 
   #content(n: number, has8bit: boolean): string {

@@ -19,6 +19,11 @@ export type Mood =
   | "unreachable"
   | "silent"; // connections hang
 
+/** What hosts say of users that they do not know, and of nothing else. */
+export const UNKNOWN_USER = "no such user";
+/** How the addresses begin at which nobody ever is. */
+export const NOBODY = "nobody";
+
 /** Where in a session a fault strikes. */
 const STAGES = ["greeting", "ehlo", "starttls", "mail", "rcpt", "data", "final", "quit"] as const;
 type Stage = (typeof STAGES)[number];
@@ -62,6 +67,8 @@ export interface Receipt {
 
 export interface HostObserver {
   received(receipt: Receipt): void;
+  /** A recipient was refused for good: there is no such user. */
+  refused(host: string, rcptTo: string): void;
   misbehaved(host: string, what: string): void;
   /** A command came in, or a reply went out. */
   dialogue(host: string, line: string): void;
@@ -212,7 +219,10 @@ class SmtpSession implements Peer {
     if (this.#rcptTo.length >= this.host.can.recipients) {
       return this.#answer("rcpt", "452 4.5.3 too many recipients");
     }
-    if (mood === "refusing") return this.#answer("rcpt", "550 5.1.1 no such user");
+    if (mood === "refusing" || rcptTo.toLowerCase().startsWith(NOBODY)) {
+      this.host.observer.refused(this.host.name, rcptTo);
+      return this.#answer("rcpt", `550 5.1.1 ${UNKNOWN_USER}`);
+    }
     if (mood === "greylisting") {
       const key = `${this.#mailFrom} ${rcptTo}`;
       const since = greylist.get(key) ?? time.monotonic();

@@ -8,6 +8,7 @@
 import { Archives } from "./archives.ts";
 import { DAY, HOUR, MINUTE, VirtualTime } from "./clock.ts";
 import { type Configuration, configure } from "./configuration.ts";
+import { Desk } from "./desk.ts";
 import { Disk } from "./disk.ts";
 import { Dns } from "./dns.ts";
 import { Faults } from "./faults.ts";
@@ -16,6 +17,7 @@ import { Invariants, Violation } from "./invariants.ts";
 import { Landscape } from "./landscape.ts";
 import { Mishaps } from "./mishaps.ts";
 import { Network } from "./network.ts";
+import { NewMailBooks } from "./new_mail.ts";
 import { Operators } from "./operators.ts";
 import { Process } from "./process.ts";
 import { type Program, type Sabotage, start } from "./program.ts";
@@ -68,6 +70,8 @@ export class World {
   readonly invariants: Invariants;
   readonly mishaps: Mishaps;
   readonly hooks: Hooks;
+  readonly desk: Desk;
+  readonly newMail: NewMailBooks;
   readonly archives: Archives;
   /** Milliseconds in which things happen. */
   readonly window: number;
@@ -102,12 +106,14 @@ export class World {
         this.note(`durable: ${transaction.events.map(({ type }) => type).join(" ")}`);
         this.watch(() => this.invariants.durable(transaction));
         this.#operators.meddle();
+        this.desk.meddle();
       },
       misused: (how) => this.violated(new Violation(`the engine was misused: ${how}`)),
     });
     this.hooks = new Hooks(this);
+    this.newMail = new NewMailBooks(this);
     this.archives = new Archives(this);
-    this.invariants = new Invariants(this.disk, this.hooks, this.archives);
+    this.invariants = new Invariants(this.disk, this.hooks, this.archives, this.newMail);
     this.dns = new Dns(this.dice.fork("dns"));
     this.network = new Network(this.time, this.dice.fork("network"), {
       dialled: (_, { address }) => this.watch(() => this.invariants.dialled(address)),
@@ -118,6 +124,7 @@ export class World {
         this.note(`${receipt.host} received ${receipt.rcptTo}`);
         this.watch(() => this.invariants.received(receipt));
       },
+      refused: (_, rcptTo) => this.newMail.list.refused(rcptTo),
       dialogue: (host, line) => this.note(`${host} ${line}`),
       misbehaved: (host, what) => this.violated(new Violation(`SMTP with ${host}: ${what}`)),
     });
@@ -125,7 +132,8 @@ export class World {
     this.configuration = configure(this.dice);
     this.#faults = new Faults(this, landscape);
     this.#operators = new Operators(this);
-    new Senders(this);
+    const senders = new Senders(this);
+    this.desk = new Desk(this, () => senders.soon());
     this.time.after(0, () => this.#boot());
     this.time.after(this.window, () => this.#calm());
   }
@@ -145,7 +153,7 @@ export class World {
       if (next > Math.min(deadline, endAt + DAY) || this.#steps++ > STEPS) break;
       await this.time.step();
       const done = next > this.window && this.invariants.unfinished.size === 0 &&
-        this.hooks.settled;
+        this.hooks.settled && this.desk.settled;
       endAt = done ? Math.min(endAt, next + epilogue) : Infinity;
     }
     if (!this.#violation) this.watch(() => this.invariants.end());
@@ -242,7 +250,7 @@ export class World {
     this.#faults.end();
     this.mishaps.end();
     this.hooks.calm();
-    this.time.after(HOUR, () => this.#operators.releaseAll());
+    this.time.after(HOUR, () => this.desk.open(() => this.#operators.releaseAll()));
   }
 
   #wrote(octets: Uint8Array): void {
