@@ -4,10 +4,9 @@
  * explains, or when the log does not verify. Every wait in it has a deadline of its own.
  */
 import { seeded } from "../load/random.ts";
-import type { Findings } from "./books.ts";
 import { failFsync, fillDisk } from "./disk.ts";
 import { killOverAndOver } from "./kills.ts";
-import { print } from "./trial.ts";
+import { print, type Verdict } from "./verdict.ts";
 
 const HELP = `deno task test:crash [--kills N] [--seed S] [--disk-full] [--fsync]
 
@@ -64,7 +63,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
   const { kills, seed, diskFull, fsync } = options;
   console.log(`seed ${seed}`);
-  const scenarios: [string, () => Promise<Findings>][] = [];
+  const scenarios: [string, () => Promise<Verdict>][] = [];
   if (kills > 0) {
     scenarios.push([`${kills} kills`, () =>
       killOverAndOver({

@@ -6,7 +6,7 @@
  */
 import { run } from "../peers/postfix.ts";
 import { sleep, until } from "../peers/wait.ts";
-import type { Findings } from "./books.ts";
+import { type Verdict, withViolations } from "./verdict.ts";
 import { beginTrial, type Trial } from "./trial.ts";
 
 const TMPFS_SIZE = "256m";
@@ -16,7 +16,7 @@ const NOTICED = 20_000;
 const BACK = 20_000;
 
 /** @throws Error when not root, or when the server does not do what it must */
-export async function fillDisk(random: () => number): Promise<Findings> {
+export async function fillDisk(random: () => number): Promise<Verdict> {
   const mount = await Deno.makeTempDir({ prefix: "postledger-disk-" });
   await run("mount", ["-t", "tmpfs", "-o", `size=${TMPFS_SIZE},mode=0700`, "tmpfs", mount]);
   try {
@@ -35,7 +35,7 @@ export async function fillDisk(random: () => number): Promise<Findings> {
 }
 
 /** @throws Error when strace is missing or may not trace, or the server does not do what it must */
-export async function failFsync(random: () => number): Promise<Findings> {
+export async function failFsync(random: () => number): Promise<Verdict> {
   let strace: Deno.ChildProcess | undefined;
   return await underTrouble(random, undefined, {
     begin: async (pid) => {
@@ -72,11 +72,12 @@ async function underTrouble(
   random: () => number,
   data: string | undefined,
   trouble: Trouble,
-): Promise<Findings> {
-  const trial = await beginTrial(random, data);
+): Promise<Verdict> {
+  const trial = await beginTrial({ random, ...(data === undefined ? {} : { data }) });
   let troubled = false;
   try {
-    await trial.server.start();
+    await trial.spawn();
+    await trial.server.ready();
     let { pid } = trial.server;
     const stopLoad = trial.load();
     await sleep(1_500);
@@ -86,8 +87,8 @@ async function underTrouble(
     await stopLoad();
     await refusesMail(trial);
     if (trouble.outlastsProcess) {
-      await trial.server.kill();
-      await trial.server.spawn();
+      await trial.kill();
+      await trial.spawn();
       pid = trial.server.pid;
       await trial.server.ready();
       await refusesMail(trial);
@@ -102,15 +103,10 @@ async function underTrouble(
     await sleep(1_500);
     await stopSecond();
     const samePid = trial.server.running && trial.server.pid === pid;
-    const findings = await trial.reckon();
-    return {
-      ...findings,
-      violations: [
-        ...findings.violations,
-        ...(samePid ? [] : ["the process did not survive"]),
-        ...others.map((code) => `mail was answered ${code} while the disk failed, not 452`),
-      ],
-    };
+    return withViolations(await trial.reckon(), [
+      ...(samePid ? [] : ["the process did not survive"]),
+      ...others.map((code) => `mail was answered ${code} while the disk failed, not 452`),
+    ]);
   } finally {
     if (troubled) await trouble.end();
     await trial.close();

@@ -1,28 +1,79 @@
 /**
- * One trial: a server, a sink with faults and a load over both, which the scenarios treat badly;
- * and the reckoning at the end, which is the same for all of them.
+ * One trial: a server; sinks, a webhook endpoint and an operator with faults of their own; and a
+ * load over all of it, which the scenarios treat badly. And the reckoning at the end, which is the
+ * same for all of them.
  */
 import { samples } from "../load/metrics.ts";
-import { counter, generate, type LoadResult } from "../load/generator.ts";
-import { type Sink, type SinkFaults, startSink } from "../load/sink.ts";
+import { counter, generate, type LoadOptions, type LoadResult } from "../load/generator.ts";
+import { type SinkFaults, startSink } from "../load/sink.ts";
 import { everythingTo, Server } from "../peers/serve.ts";
 import { until } from "../peers/wait.ts";
-import { compare, type Findings, readBooks } from "./books.ts";
+import { ActBooks, compareActs } from "./acts.ts";
+import { Books, compare } from "./books.ts";
+import { Bounces } from "./bounces.ts";
+import { type HookFaults, startHook } from "./hook.ts";
+import { readLog } from "./log.ts";
+import { envelopeOf, LAME, LAME_TRANSPORT, NOBODY, recipientsOf } from "./mail.ts";
+import { Operator } from "./operator.ts";
+import { Outages } from "./outages.ts";
+import { checkReports } from "./reports.ts";
+import { compareTold, HookBooks } from "./told.ts";
+import type { Verdict } from "./verdict.ts";
 
 /** Some of everything that a receiving server can do to an attempt. */
-export const FAULTS: SinkFaults = {
+const FAULTS: SinkFaults = {
   refuse: 0.05,
   refuseData: 0.02,
   hangUpBefore: 0.02,
   hangUpAfter: 0.02,
 };
+/** The other destination, for as long as some processes live: well, gone, or neither. */
+const LAMENESS: readonly SinkFaults[] = [FAULTS, { turnAway: 1 }, { turnAway: 0.7 }];
+const LAME_FOR = 4;
+
+/** The webhook endpoint, for as long as a process lives: mostly well, or of no use. */
+const SELDOM: HookFaults = { refuse: 0.002, cut: 0.002 };
+const MOODS: readonly HookFaults[] = [
+  SELDOM,
+  SELDOM,
+  { ...SELDOM, hang: 0.005 },
+  { refuse: 0.4, hang: 0.2, cut: 0.3 },
+];
 
 /** Enough to be always busy, few enough that the queue keeps up. */
 const STEADY: Load = { clients: 8, rate: 150 };
 /** What is finished goes into the archive while the server is treated badly. */
 const KEEP = "1s";
-/** How long the queue may take to drain at the end, milliseconds. */
-const DRAIN = 120_000;
+/** How long the queue, and then the webhooks, may take to come to rest at the end, milliseconds. */
+const REST = 120_000;
+
+/** The endpoints, with what each is told of. */
+const ENDPOINTS: ReadonlyMap<string, readonly string[]> = new Map([
+  ["everything", ["delivered", "delayed", "failed", "suppressed"]],
+  ["failures", ["failed", "suppressed"]],
+]);
+
+const secretOf = (endpoint: string) => `the secret of ${endpoint}`;
+
+const config = (sink: number, lame: number, hook: number): string =>
+  `
+[[routes]]
+to_domain = ["${LAME}"]
+transport = "${LAME_TRANSPORT}"
+${everythingTo(sink)}
+[transports.${LAME_TRANSPORT}]
+type = "smtp"
+host = "127.0.0.1"
+port = ${lame}
+
+[retention]
+keep = "${KEEP}"
+` + [...ENDPOINTS].map(([name, kinds]) => `
+[webhooks.${name}]
+url = "http://127.0.0.1:${hook}/${name}"
+secret = "${secretOf(name)}"
+events = ${JSON.stringify(kinds)}
+`).join("");
 
 export interface Load {
   readonly clients: number;
@@ -30,89 +81,170 @@ export interface Load {
   readonly rate?: number;
 }
 
+export interface TrialOptions {
+  readonly random: () => number;
+  /** An empty folder for the server; by default one of its own. */
+  readonly data?: string;
+  /**
+   * The server is killed over and over: whatever surrounds it may be of no use for as long as a
+   * process lives, and the operator turns mail away now and then.
+   */
+  readonly rough?: boolean;
+}
+
 export interface Trial {
   readonly server: Server;
-  readonly sink: Sink;
-  readonly acknowledged: ReadonlySet<string>;
-  /** Replies other than the expected, by code. */
+  /** Replies other than the expected to loads and probes, by code. */
   readonly refused: ReadonlyMap<number, number>;
+  /** Starts a process, and does not wait for it; after the last one all is well around it. */
+  spawn(last?: "last"): Promise<void>;
+  /** SIGKILL; waits for the end, and for what the process has sent. */
+  kill(): Promise<void>;
   /**
    * Starts a load, a steady one by default; several may run at once.
-   * @returns ends it, and adds what it knows to `acknowledged` and `refused`
+   * @returns ends it, and keeps what it was told
    */
   load(load?: Load): () => Promise<void>;
   /** One message; resolves with whether it was acknowledged. */
   probe(): Promise<boolean>;
-  /** Lets the queue drain, stops the server and compares everything. */
-  reckon(): Promise<Findings>;
+  /** Lets everything come to rest, stops the server and compares everything. */
+  reckon(): Promise<Verdict>;
   close(): Promise<void>;
 }
 
-/** @param data an empty folder for the server; by default one of its own */
-export async function beginTrial(random: () => number, data?: string): Promise<Trial> {
-  const sink = startSink({ random, faults: FAULTS });
+export async function beginTrial({ random, data, rough = false }: TrialOptions): Promise<Trial> {
+  const sink = startSink({ random, faults: FAULTS, nobodyAt: NOBODY });
+  const lame = startSink({ random, faults: FAULTS });
+  const secrets = new Map([...ENDPOINTS.keys()].map((name) => [name, secretOf(name)]));
+  const hook = startHook(secrets, random);
+  hook.setFaults(SELDOM);
   const server = await Server.prepare({
-    routing: `${everythingTo(sink.port)}\n[retention]\nkeep = "${KEEP}"\n`,
+    routing: config(sink.port, lame.port, hook.port),
     ...(data === undefined ? {} : { data }),
   });
+  const lives: number[] = [];
   const acknowledged = new Set<string>();
   const refused = new Map<number, number>();
   const ids = counter();
   const running = new Set<() => Promise<void>>();
 
-  const note = (result: LoadResult) => {
-    for (const id of result.acknowledged) acknowledged.add(id);
+  const note = ({ acknowledged: of }: LoadResult) => {
+    for (const id of of) for (const recipient of recipientsOf(id)) acknowledged.add(recipient);
+  };
+  const send = async (options: Omit<LoadOptions, "port" | "ids">): Promise<LoadResult> =>
+    await generate({ envelope: envelopeOf, ...options, port: server.smtpPort, ids });
+  const noteAll = (result: LoadResult) => {
+    note(result);
     for (const [code, n] of result.refused) refused.set(code, (refused.get(code) ?? 0) + n);
     return result;
   };
+  const operator = new Operator({
+    server,
+    random,
+    pauses: rough,
+    received: (id) => sink.received.has(id),
+    send: async (domain, to) => {
+      const envelope = (id: string) => ({
+        from: `<operator.${id}@load.example>`,
+        to: [`<${to ?? `${id}@${domain}`}>`],
+      });
+      const [id] = (await send({ clients: 1, count: 1, envelope })).acknowledged;
+      if (id !== undefined) acknowledged.add(id);
+      return id;
+    },
+  });
 
   return {
     server,
-    sink,
-    acknowledged,
     refused,
+    spawn: async (last) => {
+      const oneOf = <T>(all: readonly T[]) => all[Math.floor(random() * all.length)]!;
+      if (rough) {
+        const lameness = LAMENESS[Math.floor(lives.length / LAME_FOR) % LAMENESS.length]!;
+        lame.setFaults(last ? FAULTS : lameness);
+        hook.setFaults(last ? {} : oneOf(MOODS));
+      }
+      lives.push(Date.now());
+      await server.spawn();
+      if (lives.length === 1) operator.start();
+    },
+    kill: async () => {
+      await server.kill();
+      await hook.settle();
+    },
     load: (load = STEADY) => {
       const end = new AbortController();
-      const result = generate({ ...load, port: server.smtpPort, ids, signal: end.signal });
+      const result = send({ ...load, signal: end.signal });
       const stop = async () => {
         end.abort();
         running.delete(stop);
-        note(await result);
+        noteAll(await result);
       };
       running.add(stop);
       return stop;
     },
     probe: async () => {
-      const result = note(
-        await generate({ port: server.smtpPort, clients: 1, count: 1, ids }),
-      );
-      return result.acknowledged.length === 1;
+      const { acknowledged } = noteAll(await send({ clients: 1, count: 1 }));
+      return acknowledged.length === 1;
     },
     reckon: async () => {
       sink.setFaults({});
-      await drained(server);
+      lame.setFaults({});
+      hook.setFaults({});
+      await operator.rest();
+      await atRest(server);
+      const stopped = Date.now();
       const exit = await server.stop();
-      const books = await readBooks(server);
-      const findings = compare(acknowledged, sink.received, books);
-      const violations = [...findings.violations];
+
+      const books = new Books();
+      const hookBooks = new HookBooks(books.byStream);
+      const actBooks = new ActBooks();
+      const bounces = new Bounces();
+      const outages = new Outages(books.byStream, lives);
+      const readers = [books, hookBooks, actBooks, bounces, outages].map(({ read }) => read);
+      const events = await readLog(server, readers);
+
+      const received = sum(sink.received, lame.received);
+      const told = { posts: hook.posts, endpoints: ENDPOINTS, lives };
+      const ofServer: string[] = [];
       if (exit.code !== 0) {
-        violations.push(
-          `the server exited ${exit.code} (${exit.signal ?? "no signal"}) on SIGTERM`,
-        );
+        ofServer.push(`the server exited ${exit.code} (${exit.signal ?? "no signal"}) on SIGTERM`);
       }
       // Chain and checkpoints; then the database, projections against a rebuild, and bodies.
       for (const [task, ...args] of [["audit", "verify"], ["doctor"]] as const) {
         const { code, stdout, stderr } = await server.command(task, ...args);
-        if (code !== 0) violations.push(`${task} exited ${code}: ${stdout}${stderr}`);
+        if (code !== 0) ofServer.push(`${task} exited ${code}: ${stdout}${stderr}`);
       }
-      return { ...findings, archived: await filesIn(`${server.data}/archive`), violations };
+      return {
+        mail: compare(acknowledged, received, books.byId),
+        reports: checkReports(books, stopped),
+        suppression: bounces.findings(books.byId),
+        destinations: outages.findings(),
+        webhooks: compareTold(hookBooks, told),
+        operators: compareActs(operator.acts, actBooks, operator.ruled, books.byId),
+        retention: {
+          events,
+          archived: await filesIn(`${server.data}/archive`),
+          violations: [],
+        },
+        others: { violations: [...ofServer, ...hook.violations, ...operator.violations] },
+      };
     },
     close: async () => {
       for (const stop of [...running]) await stop();
+      await operator.close();
       await server.remove();
-      await sink.close();
+      for (const one of [sink, lame, hook]) await one.close();
     },
   };
+}
+
+function sum(...all: readonly ReadonlyMap<string, number>[]): Map<string, number> {
+  const total = new Map<string, number>();
+  for (const [id, times] of all.flatMap((one) => [...one])) {
+    total.set(id, (total.get(id) ?? 0) + times);
+  }
+  return total;
 }
 
 async function filesIn(folder: string): Promise<number> {
@@ -124,22 +256,17 @@ async function filesIn(folder: string): Promise<number> {
   }
 }
 
-/** Waits until nothing is queued or being tried; what is lost is not waited for. */
-async function drained(server: Server): Promise<void> {
-  await until("the queue to drain", DRAIN, async () => {
+/** Waits until nothing is in the queue and webhooks are told; what is lost is not waited for. */
+async function atRest(server: Server): Promise<void> {
+  const rest = async () => {
     const depth = samples((await server.get("/metrics")).text, "postledger_queue_depth");
-    return ["queued", "attempting"].every((state) => !depth.get(`{state="${state}"}`));
-  }).catch(() => {
+    if (["queued", "attempting", "held"].some((state) => depth.get(`{state="${state}"}`))) {
+      return false;
+    }
+    const { webhooks } = JSON.parse((await server.get("/api/v1/webhooks")).text);
+    return (webhooks as { behind: number }[]).every(({ behind }) => behind === 0);
+  };
+  await until("everything to come to rest", REST, rest).catch(() => {
     // what is left is compared message by message
   });
-}
-
-/** Prints the findings of a scenario; true when nothing is wrong. */
-export function print(scenario: string, findings: Findings): boolean {
-  const { violations, ...numbers } = findings;
-  const line = Object.entries(numbers).map(([name, value]) => `${name} ${value}`).join(", ");
-  console.log(`${scenario}: ${line}`);
-  for (const violation of violations.slice(0, 20)) console.log(`  VIOLATION ${violation}`);
-  if (violations.length > 20) console.log(`  … and ${violations.length - 20} more`);
-  return violations.length === 0;
 }

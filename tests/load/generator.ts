@@ -5,9 +5,9 @@
  * built once per client, the id is patched in place, commands are pipelined where the server
  * offers it (RFC 2920), and QUIT goes out together with the end of data.
  *
- * Every message has an id of its own, in the header `X-Load-Id` and as the local part of its
- * recipient, and is sent once only: an id that was acknowledged must arrive, an id that was not
- * may or may not.
+ * Every message has an id of its own, in the header `X-Load-Id` and as the (beginning of the) local
+ * part of its recipients, and is sent once only: an id that was acknowledged must arrive, an id
+ * that was not may or may not.
  */
 import { Buffer } from "node:buffer";
 import { closeQuietly, sleep } from "../peers/wait.ts";
@@ -29,6 +29,14 @@ export interface LoadOptions {
   readonly rate?: number;
   /** Domain of the recipients. */
   readonly domain?: string;
+  /** Whom it is from and to, with parameters; one recipient at `domain` by default. */
+  readonly envelope?: (id: string) => Envelope;
+}
+
+/** Paths with their parameters, as they follow `MAIL FROM:` and `RCPT TO:`. */
+export interface Envelope {
+  readonly from: string;
+  readonly to: readonly string[];
 }
 
 export interface LoadResult {
@@ -61,6 +69,11 @@ export function counter(): () => number {
 }
 
 const loadId = (n: number): string => String(n).padStart(ID_DIGITS, "0");
+
+const oneRecipient = (id: string, domain = "load.example"): Envelope => ({
+  from: "<sender@load.example>",
+  to: [`<${id}@${domain}>`],
+});
 
 /** Ends one message: the expected reply did not come. */
 class Refused extends Error {
@@ -97,7 +110,8 @@ export async function generate(options: LoadOptions): Promise<LoadResult> {
       const session = new Session(port);
       try {
         const start = performance.now();
-        await session.send(id, message, options.domain ?? "load.example");
+        const envelope = options.envelope?.(id) ?? oneRecipient(id, options.domain);
+        await session.send(id, message, envelope);
         ended = performance.now();
         took.push(ended - start);
         acknowledged.push(id);
@@ -157,25 +171,23 @@ class Session {
   constructor(private readonly port: number) {}
 
   /** Sends a message; resolves when it is acknowledged. @throws Refused, or what the socket threw */
-  async send(id: string, message: Template, domain: string): Promise<void> {
+  async send(id: string, message: Template, { from, to }: Envelope): Promise<void> {
     this.conn = await Deno.connect({ hostname: "127.0.0.1", port: this.port });
     this.conn.setNoDelay(true);
     await this.expect(220);
     await this.write("EHLO load.example\r\n");
     const extensions = await this.expect(250);
-    const mail = "MAIL FROM:<sender@load.example>\r\n";
-    const rcpt = `RCPT TO:<${id}@${domain}>\r\n`;
+    const envelope = [`MAIL FROM:${from}\r\n`, ...to.map((path) => `RCPT TO:${path}\r\n`)];
     const data = "DATA\r\n";
     if (/^250[ -]PIPELINING\r?$/im.test(extensions)) {
-      await this.write(mail + rcpt + data);
-      await this.expect(250);
-      await this.expect(250);
+      await this.write(envelope.join("") + data);
+      for (const _ of envelope) await this.expect(250);
       await this.expect(354);
     } else {
-      await this.write(mail);
-      await this.expect(250);
-      await this.write(rcpt);
-      await this.expect(250);
+      for (const command of envelope) {
+        await this.write(command);
+        await this.expect(250);
+      }
       await this.write(data);
       await this.expect(354);
     }

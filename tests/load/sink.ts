@@ -2,15 +2,18 @@
  * A receiving SMTP server for load and crash tests: as cheap as it can be, so that what is
  * measured is the queue in front of it, and with faults on demand.
  *
- * It is not a model of strictness: it takes any envelope, and knows a message by its header
- * `X-Load-Id`. A message counts as received once its last octet is in, whatever becomes of the
- * reply, for that is what a receiving server that loses its connection would hold.
+ * It is not a model of strictness: it takes any envelope but what it is told to refuse, and knows a
+ * message by its header `X-Load-Id`, and one without it (a report) by its Message-ID. A message
+ * counts as received, for each recipient, once its last octet is in, whatever becomes of the reply,
+ * for that is what a receiving server that loses its connection would hold.
  */
 import { Buffer } from "node:buffer";
 import { closeQuietly } from "../peers/wait.ts";
 
 /** How likely each fault is, from 0 to 1, per message. */
 export interface SinkFaults {
+  /** The connection is closed instead of a greeting. */
+  readonly turnAway?: number;
   /** RCPT is answered 451. */
   readonly refuse?: number;
   /** The end of data is answered 452, and the message thrown away. */
@@ -28,15 +31,20 @@ export interface SinkOptions {
   /** Milliseconds before the reply to the end of data. */
   readonly delay?: number;
   readonly random?: () => number;
-  /** Called for each message received, with its id ("" without one). */
+  /** Recipients at this domain are answered 550: there are no such users. */
+  readonly nobodyAt?: string;
+  /** Called for each message received, with its id. */
   readonly onMessage?: (id: string) => void;
 }
 
 export interface Sink {
   readonly port: number;
-  /** How often each id was received. */
+  /**
+   * How often each was received: by the local part of the recipient, which begins with the load id
+   * of the message; a report by its Message-ID.
+   */
   readonly received: ReadonlyMap<string, number>;
-  /** Messages received, those without an id and repetitions included. */
+  /** Messages received, repetitions included. */
   total(): number;
   /** Connections accepted. */
   connections(): number;
@@ -57,13 +65,23 @@ const GO_AHEAD = "354 Go ahead\r\n";
 const BYE = "221 2.0.0 Bye\r\n";
 const REFUSED = "451 4.7.1 Try again later\r\n";
 const REFUSED_DATA = "452 4.3.1 No room\r\n";
+const NOBODY = "550 5.1.1 No such user\r\n";
 const NO_RCPT = "554 5.5.1 No valid recipients\r\n";
 const UNKNOWN = "500 5.5.2 What?\r\n";
 
 const END_OF_DATA = Buffer.from("\r\n.\r\n");
-const LOAD_ID = Buffer.from("X-Load-Id: ");
+const LOAD_ID = Buffer.from("\r\nX-Load-Id: ");
+const MESSAGE_ID = Buffer.from("\r\nMessage-ID: ");
+const END_OF_HEADER = Buffer.from("\r\n\r\n");
 /** The id is looked for in the first octets of the message: trace headers come before it. */
 const HEAD_SIZE = 4_096;
+
+/** The value of a field that follows another, which that of trace always does. */
+function field(header: Buffer, name: Buffer): string | undefined {
+  const at = header.indexOf(name);
+  const end = at < 0 ? -1 : header.indexOf(0x0d, at + name.length);
+  return end < 0 ? undefined : header.toString("latin1", at + name.length, end);
+}
 
 /** Starts a sink on 127.0.0.1. */
 export function startSink(options: SinkOptions = {}): Sink {
@@ -78,13 +96,18 @@ export function startSink(options: SinkOptions = {}): Sink {
 
   const happens = (rate: number | undefined) => rate !== undefined && rate > 0 && random() < rate;
 
-  const take = (head: Buffer) => {
-    const at = head.indexOf(LOAD_ID);
-    const end = at < 0 ? -1 : head.indexOf(0x0d, at);
-    const id = end < 0 ? "" : head.toString("latin1", at + LOAD_ID.length, end);
+  const take = (head: Buffer, recipients: readonly string[]) => {
+    const end = head.indexOf(END_OF_HEADER);
+    const header = end < 0 ? head : head.subarray(0, end + 2);
+    const loadId = field(header, LOAD_ID);
+    const id = loadId ?? field(header, MESSAGE_ID) ?? "";
     total++;
     lastAt = performance.now();
-    if (id !== "") received.set(id, (received.get(id) ?? 0) + 1);
+    const each = loadId === undefined ? [id] : recipients.map((to) =>
+      // Content that came to somebody else's recipient is nobody's message.
+      to.startsWith(loadId) ? to : `${loadId} to ${to}`
+    );
+    for (const key of each) received.set(key, (received.get(key) ?? 0) + 1);
     options.onMessage?.(id);
   };
 
@@ -92,8 +115,9 @@ export function startSink(options: SinkOptions = {}): Sink {
     const chunk = Buffer.alloc(65_536);
     let pending: Buffer = Buffer.alloc(0);
     let head: Buffer | undefined; // set while in data
-    let recipients = 0;
+    let recipients: string[] = [];
     let lost = false; // this message's connection breaks in the middle
+    if (happens(faults.turnAway)) return;
     await conn.write(GREETING);
     while (true) {
       const n = await conn.read(chunk);
@@ -119,17 +143,19 @@ export function startSink(options: SinkOptions = {}): Sink {
           if (happens(faults.refuseData)) {
             replies += REFUSED_DATA;
           } else {
-            take(head);
+            take(head, recipients);
             if (options.delay) await new Promise((done) => setTimeout(done, options.delay));
             if (happens(faults.hangUpAfter)) return;
             replies += OK;
           }
           head = undefined;
+          recipients = [];
           continue;
         }
         const eol = input.indexOf("\r\n");
         if (eol < 0) break;
-        const verb = input.toString("latin1", 0, Math.min(4, eol)).toUpperCase();
+        const line = input.toString("latin1", 0, eol);
+        const verb = line.slice(0, 4).toUpperCase();
         input = input.subarray(eol + 2);
         switch (verb) {
           case "EHLO":
@@ -137,23 +163,26 @@ export function startSink(options: SinkOptions = {}): Sink {
             break;
           case "MAIL":
           case "RSET":
-            recipients = 0;
+            recipients = [];
             replies += OK;
             break;
-          case "RCPT":
-            if (happens(faults.refuse)) {
+          case "RCPT": {
+            const [, local = "", domain] = /<([^@>]*)@?([^>]*)>/.exec(line) ?? [];
+            if (options.nobodyAt !== undefined && domain === options.nobodyAt) {
+              replies += NOBODY;
+            } else if (happens(faults.refuse)) {
               replies += REFUSED;
             } else {
-              recipients++;
+              recipients.push(local);
               replies += OK;
             }
             break;
+          }
           case "DATA":
-            if (recipients === 0) {
+            if (recipients.length === 0) {
               replies += NO_RCPT;
               break;
             }
-            recipients = 0;
             replies += GO_AHEAD;
             head = Buffer.alloc(0);
             lost = happens(faults.hangUpBefore);
