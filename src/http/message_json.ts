@@ -78,7 +78,7 @@ export interface AttemptJson {
     | null;
 }
 
-/** What happened beside the attempts: reports to the sender, acts of operators. */
+/** What happened beside the attempts: reports to the sender, acts of operators, a time that ended. */
 export interface NoteJson {
   readonly type: StoredEvent["type"];
   readonly time: string;
@@ -158,7 +158,9 @@ export function messageDetailJson(
         if (attempt) attempt.outcome = { type: event.type, time, ...event.data };
         break;
       case "Failed":
-        if (attempt) attempt.outcome = { type: event.type, time, ...event.data };
+        if (attempt?.outcome === null) {
+          attempt.outcome = { type: event.type, time, ...event.data };
+        } else notes.push({ type: event.type, time, data: event.data }); // its time ended
         break;
       default:
         notes.push({ type: event.type, time, data: event.data });

@@ -1,4 +1,4 @@
-/** The story of a delay whose report waited for others, as the commands tell it. */
+/** The story of messages that wait, as the commands tell it: of a delay, and of the end. */
 import { after, before, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { Fact } from "../../../events/catalogue.ts";
@@ -64,5 +64,34 @@ describe("a delay whose report waits", () => {
     assert.match(stdout, new RegExp(`DSNPostponed {2}kind delayed, due ${DUE}, until ${UNTIL}`));
     const csv = await withData(audit, "export", "--format", "csv");
     assert.match(csv.stdout, new RegExp(`DSNPostponed,.*delayed: at ${DUE}`));
+  });
+});
+
+describe("the end of a message that waited", () => {
+  const NEVER_TRIED = "01KGA000000000000000000002";
+  let given: Given;
+  before(async () => {
+    given = await givenStore();
+    const body = smallBody("body");
+    const first = enqueued({ body: body.sha256 });
+    const over = failed(true, "gave up after 120 hours: no turn");
+    const tried = [first, started(1), chosen("direct"), failed(false, "greylisted"), over];
+    await given.store.append([{ stream: ID, expectedVersion: 0, facts: tried }], [body]);
+    const never = [first, over];
+    await given.store.append([{ stream: NEVER_TRIED, expectedVersion: 0, facts: never }], [body]);
+  });
+  after(() => given.end());
+
+  const shown = async (id: string) =>
+    (await ran(queue, ["show", id, "--data", given.dataDir])).stdout;
+
+  it("stands beside its attempts, whose outcomes stay as they were", async () => {
+    const story = await shown(ID);
+    assert.match(story, /attempt 1, [^]*failed {6}.*, temporary: greylisted/);
+    assert.match(story, /Failed {2}permanent true, .*reason gave up after 120 hours: no turn/);
+  });
+
+  it("is told where there was no attempt", async () => {
+    assert.match(await shown(NEVER_TRIED), /Failed {2}permanent true, .*reason gave up after/);
   });
 });
