@@ -66,16 +66,21 @@ const DAY = 86_400_000;
 const BEHIND_MESSAGES = "a";
 /** Streams in one file, at most. */
 const STREAMS = 5_000;
-/** Names that are looked at, and events that are read, between two turns of the event loop. */
-const PAGE = 500;
-const EVENTS = 200;
-/** Events that one transaction prunes, but for a stream that has more. */
-const STEP = 400;
+/**
+ * What one step does, of which each takes a few milliseconds: names that are looked at, events that
+ * are written to a file, events that are pruned (but for a stream that has more).
+ */
+const PAGE = 100;
+const EVENTS = 50;
+const STEP = 100;
 /** Milliseconds between two steps at least, and how many times as long as a step took. */
-const BREATH = 20;
-const SHARE = 4;
+const BREATH = 10;
+const SHARE = 3;
 
 export class Retention {
+  /** How many files the log names; undefined before the first run, and after one that was cut off. */
+  #files: number | undefined;
+
   constructor(private readonly ports: RetentionPorts) {}
 
   /**
@@ -88,17 +93,12 @@ export class Retention {
     signal: AbortSignal,
     told: () => number = () => Infinity,
   ): Promise<Archived> {
-    const { clock, files } = this.ports;
-    const known = await this.#recorded();
-    const names = new Set(known.archived.map(({ file }) => file));
-    await files.sweep((name) => names.has(name));
-    for (const file of known.unpruned) {
-      if (!signal.aborted) await this.#pruneAgain(file, signal);
-    }
+    const { clock } = this.ports;
+    let number = this.#files ?? await this.#takeUp(signal);
+    this.#files = undefined;
     const now = clock.now();
     const before = keep < DAY ? now - keep : Math.floor((now - keep) / DAY) * DAY;
     const total = { streams: 0, events: 0, files: 0 };
-    let number = known.archived.length;
     for await (const { created, streams } of this.#batches(before, told(), signal)) {
       const file = `${dateOf(created)}-${String(++number).padStart(6, "0")}.jsonl.gz`;
       const whole = await this.#archive(file, streams, before, signal);
@@ -108,17 +108,24 @@ export class Retention {
       total.events += whole.reduce((sum, { version }) => sum + version, 0);
       await this.#prune(file, whole, signal);
     }
+    if (!signal.aborted) this.#files = number;
     return total;
   }
 
-  async #recorded(): Promise<{ archived: ArchiveFile[]; unpruned: ArchiveFile[] }> {
+  /** Goes on where the last run was cut off. @returns how many files the log names */
+  async #takeUp(signal: AbortSignal): Promise<number> {
     const archived = await archiveFiles(this.ports.raw);
+    const names = new Set(archived.map(({ file }) => file));
+    await this.ports.files.sweep((name) => names.has(name));
     const pruned = new Set(
       (await this.ports.raw.stream(RETENTION_STREAM))
         .filter(({ type }) => type === "StreamsPruned")
         .map(({ data }) => (JSON.parse(data) as { file: string }).file),
     );
-    return { archived, unpruned: archived.filter(({ file }) => !pruned.has(file)) };
+    for (const file of archived) {
+      if (!pruned.has(file.file) && !signal.aborted) await this.#pruneAgain(file, signal);
+    }
+    return archived.length;
   }
 
   /** Streams that may go: messages by the day on which they began, then streams of days. */
@@ -132,6 +139,7 @@ export class Retention {
     let batch: Batch | undefined;
     let spared = "";
     for (let after = "";;) {
+      let begun = this.ports.clock.monotonic();
       const page = await view.finished(after, PAGE);
       for (const { stream, created, finished } of page) {
         after = stream;
@@ -146,11 +154,12 @@ export class Retention {
         if (batch && !fits(batch, created, ofDay)) {
           yield batch;
           batch = undefined;
+          begun = this.ports.clock.monotonic();
         }
         batch ??= { created, ofDays: ofDay, streams: new Map() };
         batch.streams.set(stream, positions);
       }
-      await this.#pause(BREATH, signal);
+      await this.#rest(begun, signal);
       if (page.length < PAGE || signal.aborted) break;
       // Names of messages sort by arrival: behind one that is too young all are.
       if (after < BEHIND_MESSAGES && page.at(-1)!.created >= before) after = BEHIND_MESSAGES;
@@ -194,10 +203,10 @@ export class Retention {
   ): AsyncGenerator<string> {
     yield exportHeader({ until });
     for (let at = 0; at < positions.length && !signal.aborted; at += EVENTS) {
-      for (const event of await this.ports.view.events(positions.slice(at, at + EVENTS))) {
-        yield `${eventLine(event)}\n`;
-      }
-      await this.#pause(BREATH, signal);
+      const begun = this.ports.clock.monotonic();
+      const events = await this.ports.view.events(positions.slice(at, at + EVENTS));
+      yield events.map((event) => `${eventLine(event)}\n`).join("");
+      await this.#rest(begun, signal);
     }
   }
 
@@ -218,7 +227,7 @@ export class Retention {
       if (signal.aborted) return;
       const begun = clock.monotonic();
       left += await log.prune(step);
-      await this.#pause(Math.max(BREATH, SHARE * (clock.monotonic() - begun)), signal);
+      await this.#rest(begun, signal);
     }
     await this.#append({ type: "StreamsPruned", data: { file, left } }, log);
   }
@@ -228,7 +237,9 @@ export class Retention {
     await log.append([{ stream: RETENTION_STREAM, expectedVersion, facts: [fact] }]);
   }
 
-  #pause(ms: number, signal: AbortSignal): Promise<void> {
+  /** Leaves the thread and the disk to others, for longer when a step took longer. */
+  #rest(begun: number, signal: AbortSignal): Promise<void> {
+    const ms = Math.max(BREATH, SHARE * (this.ports.clock.monotonic() - begun));
     return new Promise((resolve) => {
       if (signal.aborted) return resolve();
       const stop = () => {
