@@ -148,9 +148,8 @@ export class Hooks {
           : event.data.permanent
           ? "failed"
           : "delayed";
-        for (const { endpoint, row, owed } of this.#endpoints) {
-          // One that has not begun is told of nothing that came before.
-          if (!row || !endpoint.events.includes(kind)) continue;
+        for (const { endpoint, owed } of this.#endpoints) {
+          if (!endpoint.events.includes(kind)) continue;
           const { stream, position } = event;
           const id = `${stream}:${event.version}`;
           owed.set(id, {
@@ -175,7 +174,7 @@ export class Hooks {
     for (const { endpoint: { name }, row, owed, resumed } of this.#endpoints) {
       for (const told of owed.values()) {
         if (told.stream !== stream || told.left) continue;
-        if (!excused(told) && row?.parked == null && now - resumed > MINUTE) {
+        if (!excused(told) && row?.parked === null && now - resumed > MINUTE) {
           throw new Violation(`${stream} leaves, and ${name} was not told of ${told.id}`);
         }
         told.left = true;
@@ -205,27 +204,34 @@ export class Hooks {
     if (!one) throw new Violation(`${event.type} of ${name}, which is no endpoint`);
     const { row, owed } = one;
     one.row = webhooksProjection.apply(row, event);
-    if (!one.row || !row) return;
+    if (!one.row) return;
     if (event.type === "WebhookResumed") one.resumed = this.world.time.monotonic();
     const { position } = one.row;
-    if (position < row.position) {
+    if (row && position < row.position) {
       throw new Violation(`${name} went back from ${row.position} to ${position}`);
     }
     for (const [id, next] of owed) {
       const { position: at } = next;
       if (at > position) break;
-      const skipped = event.type === "WebhookResumed";
+      // One that begins is told of nothing that came before.
+      const skipped = !row || event.type === "WebhookResumed";
       if (!skipped && !excused(next)) {
         throw new Violation(`${name} has passed ${id} at ${at}, which it did not take`);
       }
       owed.delete(id);
     }
+    for (const next of owed.values()) {
+      if (isRecorded(one.row, next) && !excused(next)) {
+        throw new Violation(`${name} is beyond ${next.id} at ${next.position}, not taken`);
+      }
+    }
   }
 
   /** It is durable, said as before, and nothing before it was left out. */
-  #posted({ endpoint: { name }, owed }: Endpoint, { id, body }: WebhookMessage): void {
+  #posted({ endpoint: { name }, owed, row }: Endpoint, { id, body }: WebhookMessage): void {
     const told = owed.get(id);
     if (!told) throw new Violation(`${name} was told of ${id}, and is not owed that`);
+    if (isRecorded(row, told)) throw new Violation(`${name} was told of ${id} after that was kept`);
     if (told.body !== undefined && told.body !== body) {
       throw new Violation(`${name} was told of ${id} in other words`);
     }
@@ -299,6 +305,13 @@ const KINDS = [
   ["delivered", "failed"],
   ["delayed"],
 ] as const;
+
+/** The row says that it is done, behind the position. */
+function isRecorded(row: Endpoint["row"], { position }: Owed): boolean {
+  if (row?.beyond == null) return false;
+  const { upTo, open } = JSON.parse(row.beyond) as { upTo: number; open: number[] };
+  return position <= upTo && !open.includes(position);
+}
 
 /** Taken, or given up as the rules say, or gone. */
 const excused = ({ taken, left, broken, firstRefused, lastRefused }: Owed): boolean =>
