@@ -420,8 +420,8 @@ export class Supervisor {
 
   /** Notes in the log, on the destination's own stream, that it is down or up again. */
   async #tell(destination: string, { kind, down }: Change): Promise<void> {
-    const { clock, store, log } = this.#ports;
-    const stream = dayStream(DESTINATION_DAYS, destination, clock.now());
+    const { store, log } = this.#ports;
+    const stream = dayStream(DESTINATION_DAYS, destination, store.dayTime());
     const since = this.#wallTime(down.since);
     const until = this.#wallTime(down.until);
     const { why } = down;

@@ -148,10 +148,10 @@ export class Suppressions {
     account: string | undefined,
     decide: (row: SuppressionRow | undefined) => ListFact | undefined,
   ): Promise<StoredEvent | undefined> {
-    const { clock, store } = this.#ports;
+    const { store } = this.#ports;
     const row = () => this.#read((view) => view.get(address, account ?? null));
     for (let again = 0;; again++) {
-      const stream = suppressionStream(address, clock.now(), row());
+      const stream = suppressionStream(address, store.dayTime(), row());
       const expectedVersion = await store.version(stream);
       const fact = decide(row());
       if (!fact) return undefined;

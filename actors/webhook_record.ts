@@ -17,6 +17,7 @@ export interface RecordPorts {
   readonly clock: Clock;
   readonly log: Log;
   readonly store: EventStore;
+  readonly row: (endpoint: string) => WebhookRow | undefined;
 }
 
 /** How far an endpoint has been told, and how many events in all. */
@@ -29,12 +30,12 @@ const RECORD_LAG = 20_000;
 
 /** @throws StoreUnavailable */
 export async function recordFact(
-  { store, clock }: Pick<RecordPorts, "store" | "clock">,
+  { store, row }: Pick<RecordPorts, "store" | "row">,
   endpoint: string,
   fact: Fact,
 ): Promise<void> {
   for (let again = 0;; again++) {
-    const stream = webhookStream(endpoint, clock.now());
+    const stream = webhookStream(endpoint, store.dayTime(), row(endpoint));
     const expectedVersion = await store.version(stream);
     try {
       await store.append([{ stream, expectedVersion, facts: [fact] }]);

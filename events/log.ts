@@ -12,6 +12,7 @@
  * When the engine fails, every waiter gets StoreUnavailable, nothing is remembered of the batch, and
  * appends are refused until a probe (after 1 s, 2 s, … 10 s) finds the disk taking writes again.
  */
+import { archiveFiles } from "./archive.ts";
 import { checked, prepare, type Prepared, type Waiting } from "./batch.ts";
 import type { StoredEvent } from "./catalogue.ts";
 import { CHECKPOINT_EVENTS, CHECKPOINT_INTERVAL, type Signer, Uncovered } from "./checkpoints.ts";
@@ -24,9 +25,10 @@ import type {
   StreamHead,
   WholeStream,
 } from "./engine.ts";
-import { bodyChanges, forget } from "./fold.ts";
+import { bodyChanges } from "./fold.ts";
 import type { Projection, Row } from "./projection.ts";
 import { queueProjection } from "./projections/queue.ts";
+import { preparePruning } from "./prune.ts";
 import { bringInStep } from "./rebuild.ts";
 import {
   type EventStore,
@@ -102,6 +104,8 @@ export class EventLog implements EventStore {
   #cancelCheckpoint: (() => void) | undefined;
   #cancelProbe: (() => void) | undefined;
   #health: Health = { ok: true };
+  /** Up to when streams of days may have left for the archive. */
+  #leftUntil = 0;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -118,6 +122,8 @@ export class EventLog implements EventStore {
       await bringInStep(options.engine, projection, options.onUnreadable);
     }
     log.#position = await options.engine.head();
+    const stream = async (name: string) => await options.engine.readStream(name);
+    for (const { until } of await archiveFiles({ stream })) log.#leave(until);
     await log.#loadUncovered();
     return log;
   }
@@ -150,6 +156,10 @@ export class EventLog implements EventStore {
       if (events.length > 0 || raws.length === 0) return events;
       from = raws.at(-1)!.position;
     }
+  }
+
+  dayTime(): number {
+    return Math.max(this.#options.clock.now(), this.#leftUntil);
   }
 
   head(): number {
@@ -316,7 +326,12 @@ export class EventLog implements EventStore {
     }
   }
 
+  #leave(until: string): void {
+    this.#leftUntil = Math.max(this.#leftUntil, Date.parse(until));
+  }
+
   #publish(events: readonly StoredEvent[]): void {
+    for (const { type, data } of events) if (type === "StreamsArchived") this.#leave(data.until);
     for (const listener of [...this.#listeners]) this.#guard(() => listener(events));
   }
 
@@ -403,37 +418,20 @@ export class EventLog implements EventStore {
   }
 
   async #prune(streams: readonly WholeStream[]): Promise<number> {
-    const prune: string[] = [];
-    const events: StoredEvent[] = [];
-    let left = 0;
-    for (const { stream, version } of streams) {
-      const raws = await this.#read(() => this.#engine.readStream(stream));
-      if (raws.length === 0) continue; // gone before a crash
-      if (raws.length !== version) {
-        left += 1;
-        continue;
-      }
-      try {
-        events.push(...decodeStream(raws));
-        prune.push(stream);
-      } catch {
-        left += 1; // what cannot be read is not known to be finished
-      }
-    }
-    if (prune.length === 0) return left;
-    const { rows, counts, uses } = await forget(
+    const { transaction, left } = await preparePruning(
+      streams,
       this.#projections,
-      events,
+      (stream) => this.#read(() => this.#engine.readStream(stream)),
       (name, keys) => this.#read(() => this.#engine.rows(name, keys)),
     );
+    if (!transaction) return left;
     try {
-      const bodies = bodyChanges(uses, []);
-      await this.#engine.commit({ events: [], rows, counts, bodies, prune });
+      await this.#engine.commit(transaction);
     } catch (cause) {
       this.#fail(cause, []);
       throw new StoreUnavailable(`the store takes no writes: ${messageOf(cause)}`, { cause });
     }
-    for (const stream of prune) this.#heads.delete(stream);
+    for (const stream of transaction.prune) this.#heads.delete(stream);
     return left;
   }
 

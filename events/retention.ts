@@ -175,7 +175,8 @@ export class Retention {
   ): Promise<WholeStream[]> {
     const { files, log } = this.ports;
     const positions = [...streams.values()].flat().sort((a, b) => a - b);
-    const lines = this.#lines(positions, new Date(before).toISOString(), signal);
+    const until = new Date(before).toISOString();
+    const lines = this.#lines(positions, until, signal);
     const { sha256, octets } = await files.write(file, lines);
     if (signal.aborted) return [];
     const names = [...streams.keys()].sort();
@@ -187,6 +188,7 @@ export class Retention {
         octets,
         streams: streams.size,
         events: positions.length,
+        until,
         first: names[0]!,
         last: names.at(-1)!,
         from: positions[0]!,

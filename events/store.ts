@@ -51,6 +51,12 @@ export interface EventStore {
    */
   readAll(after: number, limit: number): Promise<StoredEvent[]>;
 
+  /**
+   * The time whose day names streams of days (day_streams.ts), epoch milliseconds: the clock's, but
+   * where that was set back none whose streams may have left for the archive.
+   */
+  dayTime(): number;
+
   /** Position of the newest durable event, 0 for an empty log. */
   head(): number;
 

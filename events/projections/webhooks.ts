@@ -27,8 +27,8 @@ export type WebhookRow = {
 const KIND = "webhook";
 
 /** The stream of what happens to an endpoint now. */
-export const webhookStream = (endpoint: string, now: number): string =>
-  dayStream(KIND, endpoint, now);
+export const webhookStream = (endpoint: string, now: number, row?: WebhookRow): string =>
+  dayStream(KIND, endpoint, now, row?.stream);
 
 export const webhooksProjection: Projection<WebhookRow> = {
   name: "webhooks",

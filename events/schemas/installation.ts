@@ -119,6 +119,8 @@ export const StreamsArchived = z.strictObject({
   octets: Count,
   streams: Count,
   events: Count,
+  /** What was finished before this could leave. */
+  until: Timestamp,
   /** The first and the last of the streams, in the order of their names. */
   first: z.string(),
   last: z.string(),

@@ -61,7 +61,6 @@ export class TlsDuties {
       log,
       fetcher: new HttpsPolicyFetcher(https),
       cache: new StoredPolicies({
-        clock,
         store,
         row: (projection, domain) => rows.row(projection, domain),
       }),

@@ -2,7 +2,7 @@
  * Where policies are kept: as events, `MtaStsPolicyStored` on the stream `mta-sts DOMAIN DAY`, read
  * back from their projection. A policy that the disk does not take is used once and fetched anew.
  */
-import type { Clock, EventStore } from "../../actors/ports.ts";
+import type { EventStore } from "../../actors/ports.ts";
 import {
   mtaStsProjection,
   type MtaStsRow,
@@ -27,8 +27,7 @@ export interface PolicyCache {
 export class StoredPolicies implements PolicyCache {
   constructor(
     private readonly ports: {
-      readonly clock: Pick<Clock, "now">;
-      readonly store: Pick<EventStore, "append" | "version">;
+      readonly store: Pick<EventStore, "append" | "version" | "dayTime">;
       readonly row: (
         projection: typeof mtaStsProjection,
         domain: string,
@@ -44,8 +43,8 @@ export class StoredPolicies implements PolicyCache {
   }
 
   async put(domain: string, id: string, policy: StsPolicy): Promise<void> {
-    const { clock, store } = this.ports;
-    const stream = policyStream(domain, clock.now(), this.#row(domain));
+    const { store } = this.ports;
+    const stream = policyStream(domain, store.dayTime(), this.#row(domain));
     const { mode, mx, maxAge } = policy;
     const data = { domain, id, mode, mx: [...mx], maxAge };
     const expectedVersion = await store.version(stream);

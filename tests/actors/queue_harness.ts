@@ -146,6 +146,7 @@ export class QueueHarness {
       readStream: store.readStream.bind(store),
       version: store.version.bind(store),
       readAll: store.readAll.bind(store),
+      dayTime: store.dayTime.bind(store),
       head: store.head.bind(store),
       subscribe: store.subscribe.bind(store),
       health: () => this.diskFull ? { ok: false, why: "disk full", since: 0 } : health(),

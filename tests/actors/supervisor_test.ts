@@ -298,6 +298,7 @@ describe("the supervisor", () => {
         readStream: () => Promise.resolve(before),
         version: (of) => store.version(of),
         readAll: (after, limit) => store.readAll(after, limit),
+        dayTime: () => store.dayTime(),
         head: () => store.head(),
         subscribe: (listener) => store.subscribe(listener),
         health: () => store.health(),

@@ -203,6 +203,7 @@ describe("the suppression list", () => {
         version: (stream) => store.version(stream),
         readAll: (after, limit) =>
           fails ? Promise.reject(new StoreUnavailable("torn")) : store.readAll(after, limit),
+        dayTime: () => store.dayTime(),
         head: () => store.head(),
         subscribe: (listener) => store.subscribe(listener),
         health: () => store.health(),
@@ -291,6 +292,7 @@ describe("the suppression list", () => {
         readStream: (stream) => store.readStream(stream),
         version: (stream) => store.version(stream),
         readAll: (after, limit) => store.readAll(after, limit),
+        dayTime: () => store.dayTime(),
         head: () => store.head(),
         subscribe: () => () => {},
         health: () => store.health(),

@@ -76,6 +76,9 @@ class LongLog implements EventStore {
     this.appended.push(...appends.flatMap(({ facts }) => facts));
     return Promise.resolve([]);
   }
+  dayTime(): number {
+    return START;
+  }
   version(): Promise<number> {
     return Promise.resolve(0);
   }
@@ -103,6 +106,7 @@ describe("the runner of a webhook", () => {
     new Promise<number>((resolve) => clock.timer(ms, () => resolve(status)));
 
   const ports = () => ({
+    row: rowOf,
     clock,
     random: { next: () => 0.5 },
     log,

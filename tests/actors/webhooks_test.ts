@@ -96,6 +96,7 @@ const changed = (real: EventStore, change: Partial<EventStore>): EventStore => (
   readStream: (stream) => real.readStream(stream),
   version: (stream) => real.version(stream),
   readAll: (after, limit) => real.readAll(after, limit),
+  dayTime: () => real.dayTime(),
   head: () => real.head(),
   subscribe: (listener) => real.subscribe(listener),
   health: () => real.health(),
@@ -303,6 +304,7 @@ describe("webhooks", () => {
         octets: 1,
         streams: 7,
         events: 21,
+        until: "2026-01-31T00:00:00.000Z",
         first: "A",
         last: "B",
       };

@@ -129,6 +129,25 @@ describe("retention of streams of days", () => {
       await sound();
     });
 
+    it("begins none anew that has left, where the clock was set back", async () => {
+      const up = async () => {
+        const since = new Date(given.clock.now()).toISOString();
+        const data = { destination: "a.example", since };
+        const stream = dayStream("destination", "a.example", given.store.dayTime());
+        await append(stream, { type: "DestinationUp", data });
+        return stream;
+      };
+      const first = await up();
+      await later();
+      assert.equal((await run()).streams, 1);
+      await given.clock.advance(-KEEP - 2 * DAY);
+      const again = await up();
+      assert.ok(again > first, `${again} follows ${first}`);
+      given = await given.reopen();
+      assert.equal(await up(), again, "a start knows it, too");
+      await sound();
+    });
+
     it("keeps what is younger", async () => {
       const stream = dayStream("destination", "a.example", given.clock.now());
       await append(stream, {

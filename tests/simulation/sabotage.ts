@@ -21,6 +21,7 @@ function withAppend(store: EventStore, append: Append): EventStore {
     readStream: (stream) => store.readStream(stream),
     version: (stream) => store.version(stream),
     readAll: (after, limit) => store.readAll(after, limit),
+    dayTime: () => store.dayTime(),
     head: () => store.head(),
     subscribe: (listener) => store.subscribe(listener),
     health: () => store.health(),
