@@ -20,6 +20,7 @@ export interface OutboxItem {
   readonly kind: WebhookKind;
   /** Monotonic time of the first attempt that failed. */
   failing: number | undefined;
+  /** That failed; of one that was open at the start not all are known. */
   attempts: number;
   /** Monotonic time before which it is not sent. */
   notBefore: number;
@@ -33,6 +34,7 @@ export class Outbox {
   readonly #window = new Map<number, OutboxItem>();
   /** Positions of events that were open at the start, and have not been read yet. */
   readonly #open: number[];
+  /** Everything up to here is in the window, or open, or done, or concerns nobody. */
   #read: number;
 
   /** @param room items that it holds, but for those of the page that was read last */
@@ -44,11 +46,6 @@ export class Outbox {
     const known: Beyond | undefined = beyond === null ? undefined : JSON.parse(beyond);
     this.#open = [...known?.open ?? []];
     this.#read = known?.upTo ?? position;
-  }
-
-  /** Everything up to here is in the window, or done, or concerns nobody. */
-  get read(): number {
-    return this.#read;
   }
 
   /** Everything up to here is done. */
@@ -81,7 +78,7 @@ export class Outbox {
     return { after: this.#read, one: false };
   }
 
-  /** Takes events as they were committed, if they follow what was read and there is room. */
+  /** Takes events as they are committed, if they follow what was read and there is room. */
   offer(events: readonly StoredEvent[]): void {
     if (this.#open.length > 0 || events[0]?.position !== this.#read + 1) return;
     const concerning = events.filter((event) => this.#kind(event) !== undefined).length;
@@ -96,17 +93,17 @@ export class Outbox {
 
   /** Takes the event that was open at the start; none when it has left the store. */
   takeOpen(event: StoredEvent | undefined): void {
-    if (event?.position === this.#open.shift()) this.#add(event!);
+    if (event?.position === this.#open.shift()) this.#add(event!, 1);
   }
 
-  #add(event: StoredEvent): void {
+  #add(event: StoredEvent, attempts = 0): void {
     const kind = this.#kind(event);
     if (kind === undefined) return;
     this.#window.set(event.position, {
       event,
       kind,
       failing: undefined,
-      attempts: 0,
+      attempts,
       notBefore: 0,
       sending: false,
     });

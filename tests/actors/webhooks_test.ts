@@ -53,30 +53,31 @@ async function withHook(
       row: (name) => given.row(webhooksProjection, name),
       sender: {
         send: async (_, message, signal) => {
-          if (dead.yes) return await new Promise<never>(() => {});
           signal.throwIfAborted();
-          sent.push(message);
           return await new Promise<number>((resolve, reject) => {
             signal.addEventListener("abort", () => reject(new Error("cut off")));
+            if (dead.yes) return;
+            sent.push(message);
             Promise.resolve(hook.answer(message)).then(resolve, reject);
           });
         },
       },
     });
-  const first = { yes: false };
+  let newest = { yes: false };
   const hook: Hook = {
     given,
     clock,
     log,
-    webhooks: make(first),
+    webhooks: make(newest),
     sent,
     answer: () => 200,
     append: (stream, expectedVersion, ...facts) =>
       given.store.append([{ stream, expectedVersion, facts }]),
     state: () => hook.webhooks.list()[0]!,
     again: async () => {
-      first.yes = true;
-      const next = make({ yes: false });
+      newest.yes = true;
+      newest = { yes: false };
+      const next = make(newest);
       await next.start();
       return next;
     },
@@ -231,17 +232,22 @@ describe("webhooks", () => {
         await calm(hook, 2_000);
       }
       await calm(hook, 60_000);
-      const before = hook.state();
-      assert.equal(before.told, 2);
+      const { position, told } = hook.state();
+      assert.equal(told, 2);
+      // A start that has one of them taken while the other hangs forgets neither it nor the rest.
+      hook.answer = ({ id }) => id === "m3:3" ? new Promise(() => {}) : 200;
+      const second = await hook.again();
+      assert.equal(second.list()[0]!.position, position);
+      await hook.append("m5", 0, enqueued(), started(1), delivered);
+      await calm(hook, 2_000);
+      assert.equal(second.list()[0]!.told, 4);
       const sent = hook.sent.length;
       hook.answer = () => 200;
-      const next = await hook.again();
-      assert.equal(next.list()[0]!.position, before.position);
-      await hook.append("m5", 0, enqueued(), started(1), delivered);
-      await calm(hook, 20_000);
-      assert.deepEqual(ids(hook).slice(sent).sort(), ["m1:3", "m3:3", "m5:3"]);
-      assert.deepEqual([next.list()[0]!.told, next.list()[0]!.behind <= 1], [5, true]);
-      await next.stop();
+      const third = await hook.again();
+      await calm(hook, 2_000);
+      assert.deepEqual(ids(hook).slice(sent), ["m3:3"]);
+      assert.deepEqual([third.list()[0]!.told, third.list()[0]!.behind <= 1], [5, true]);
+      await Promise.all([second.stop(), third.stop()]);
     }));
 
   it("catch up with a long backlog, in order", () =>
