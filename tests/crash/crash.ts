@@ -79,8 +79,10 @@ async function main(args: readonly string[]): Promise<number> {
 
   let failures = 0;
   for (const [name, scenario] of scenarios) {
+    const began = performance.now();
     try {
-      if (!print(name, await scenario())) failures++;
+      const verdict = await scenario();
+      if (!print(name, verdict, (performance.now() - began) / 1_000)) failures++;
     } catch (error) {
       failures++;
       console.log(`${name}: ${error instanceof Error ? error.message : error}`);

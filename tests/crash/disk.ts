@@ -79,7 +79,7 @@ async function underTrouble(
     await trial.spawn();
     await trial.server.ready();
     let { pid } = trial.server;
-    const stopLoad = trial.load();
+    const stopLoad = trial.load().stop;
     await sleep(1_500);
     troubled = true;
     await trouble.begin(pid);
@@ -99,7 +99,7 @@ async function underTrouble(
     await trial.server.ready();
     await until("mail to be taken again", BACK, () => trial.probe());
     await until("/readyz to be well again", BACK, () => readiness(trial, 200));
-    const stopSecond = trial.load();
+    const stopSecond = trial.load().stop;
     await sleep(1_500);
     await stopSecond();
     const samePid = trial.server.running && trial.server.pid === pid;

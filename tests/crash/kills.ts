@@ -22,6 +22,11 @@ const EARLY_WITHIN = 500;
 const CALM_WITHIN = 500;
 const BURST_WITHIN = 120;
 const BURST_CLIENTS = 20;
+/**
+ * Messages before the first kill: events enough for two checkpoints, so that there is something to
+ * archive while the server is killed.
+ */
+const FIRST = 1_500;
 /** How many of the kills come later: when things were archived, and positions of webhooks noted. */
 const LATE_SHARE = 0.15;
 const LATE_WITHIN = 2_500;
@@ -42,15 +47,16 @@ export async function killOverAndOver({ kills, random, onKill }: Kills): Promise
   try {
     await trial.spawn();
     await server.ready();
-    const stopSteady = trial.load();
+    await trial.load({ clients: BURST_CLIENTS, count: FIRST }).done;
+    const stopSteady = trial.load().stop;
     for (let n = 1; n <= kills; n++) {
-      let stopBurst = () => Promise.resolve();
+      let stopBurst: () => Promise<void> = () => Promise.resolve();
       if (random() < EARLY_SHARE) {
         await sleep(random() * EARLY_WITHIN);
       } else {
         await server.ready();
         await sleep(random() * (random() < LATE_SHARE ? LATE_WITHIN : CALM_WITHIN));
-        stopBurst = trial.load({ clients: BURST_CLIENTS });
+        stopBurst = trial.load({ clients: BURST_CLIENTS }).stop;
         await sleep(random() * BURST_WITHIN);
       }
       if (!server.running) {

@@ -18,7 +18,7 @@ import { Operator } from "./operator.ts";
 import { Outages } from "./outages.ts";
 import { checkReports } from "./reports.ts";
 import { compareTold, HookBooks } from "./told.ts";
-import type { Verdict } from "./verdict.ts";
+import { ARCHIVED_FROM, type Verdict } from "./verdict.ts";
 
 /** Some of everything that a receiving server can do to an attempt. */
 const FAULTS: SinkFaults = {
@@ -79,6 +79,15 @@ export interface Load {
   readonly clients: number;
   /** Messages a second; as many as go through by default. */
   readonly rate?: number;
+  /** It ends by itself after so many. */
+  readonly count?: number;
+}
+
+export interface RunningLoad {
+  /** Ends it; what it was told is kept. */
+  stop(): Promise<void>;
+  /** Resolves when it has ended by itself. */
+  readonly done: Promise<void>;
 }
 
 export interface TrialOptions {
@@ -100,11 +109,8 @@ export interface Trial {
   spawn(last?: "last"): Promise<void>;
   /** SIGKILL; waits for the end, and for what the process has sent. */
   kill(): Promise<void>;
-  /**
-   * Starts a load, a steady one by default; several may run at once.
-   * @returns ends it, and keeps what it was told
-   */
-  load(load?: Load): () => Promise<void>;
+  /** Starts a load, a steady one by default; several may run at once. */
+  load(load?: Load): RunningLoad;
   /** One message; resolves with whether it was acknowledged. */
   probe(): Promise<boolean>;
   /** Lets everything come to rest, stops the server and compares everything. */
@@ -174,14 +180,14 @@ export async function beginTrial({ random, data, rough = false }: TrialOptions):
     },
     load: (load = STEADY) => {
       const end = new AbortController();
-      const result = send({ ...load, signal: end.signal });
+      const done = send({ ...load, signal: end.signal }).then((result) => void noteAll(result));
       const stop = async () => {
         end.abort();
         running.delete(stop);
-        noteAll(await result);
+        await done;
       };
       running.add(stop);
-      return stop;
+      return { stop, done };
     },
     probe: async () => {
       const { acknowledged } = noteAll(await send({ clients: 1, count: 1 }));
@@ -192,7 +198,7 @@ export async function beginTrial({ random, data, rough = false }: TrialOptions):
       lame.setFaults({});
       hook.setFaults({});
       await operator.rest();
-      await atRest(server);
+      await atRest(server, rough);
       const stopped = Date.now();
       const exit = await server.stop();
 
@@ -256,15 +262,21 @@ async function filesIn(folder: string): Promise<number> {
   }
 }
 
-/** Waits until nothing is in the queue and webhooks are told; what is lost is not waited for. */
-async function atRest(server: Server): Promise<void> {
+/**
+ * Waits until nothing is in the queue and webhooks are told; what is lost is not waited for.
+ * @param archives also until something is archived, if there is enough to
+ */
+async function atRest(server: Server, archives: boolean): Promise<void> {
   const rest = async () => {
     const depth = samples((await server.get("/metrics")).text, "postledger_queue_depth");
     if (["queued", "attempting", "held"].some((state) => depth.get(`{state="${state}"}`))) {
       return false;
     }
     const { webhooks } = JSON.parse((await server.get("/api/v1/webhooks")).text);
-    return (webhooks as { behind: number }[]).every(({ behind }) => behind === 0);
+    const states = webhooks as { behind: number; position: number }[];
+    if (states.some(({ behind }) => behind > 0)) return false;
+    const enough = states.some(({ position }) => position >= ARCHIVED_FROM);
+    return !archives || !enough || await filesIn(`${server.data}/archive`) > 0;
   };
   await until("everything to come to rest", REST, rest).catch(() => {
     // what is left is compared message by message

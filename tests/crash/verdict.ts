@@ -29,7 +29,7 @@ export const withViolations = (verdict: Verdict, violations: readonly string[]):
 });
 
 /** With so many events there are checkpoints behind which streams may leave the store. */
-const ARCHIVED_FROM = 4 * 4_096;
+export const ARCHIVED_FROM = 3 * 4_096;
 
 /** A run that did not come to what it is there to show has shown nothing. */
 export function shows(verdict: Verdict): Verdict {
@@ -54,9 +54,9 @@ export function shows(verdict: Verdict): Verdict {
 }
 
 /** Prints a verdict; true when nothing is wrong. */
-export function print(scenario: string, verdict: Verdict): boolean {
+export function print(scenario: string, verdict: Verdict, seconds: number): boolean {
   const all: string[] = [];
-  console.log(`${scenario}:`);
+  console.log(`${scenario}, ${seconds.toFixed(0)} s:`);
   for (const [name, section] of Object.entries(verdict)) {
     const { violations, ...numbers } = section as Section & Record<string, unknown>;
     all.push(...violations);
