@@ -1,9 +1,9 @@
 /**
  * Retention: what has been finished for long enough leaves the store for the archive.
  *
- *   1. Streams are chosen in the order of their names, whose every event a checkpoint covers, and
- *      not the last one: what a start checks stays in the store, as does what webhooks have not
- *      been told yet.
+ *   1. Streams of messages, and of days (day_streams.ts), are chosen in the order of their names,
+ *      whose every event a checkpoint covers, and not the last one: what a start checks stays in
+ *      the store, as does what webhooks have not been told yet.
  *   2. Their events are written to a file of the archive, which is fsynced and gets its name.
  *   3. StreamsArchived names the file, with its hash. Now it counts.
  *   4. The streams are pruned, a few at a time with pauses, so that no delivery waits for it.

@@ -231,6 +231,16 @@ describe("TLS reports (RFC 8460)", () => {
     });
   });
 
+  it("are closed when they are turned off: rows hold back what is archived", async () => {
+    asks("https://reports.example/tls");
+    await happen(tried([sts()]));
+    await given.clock.advance(24 * HOUR);
+    assert.equal(await reporter.run(never, true), false);
+    const [sent] = await events("TLSReportSent");
+    assert.deepEqual([sent?.data.to, sent?.data.notSent], [[], "reports are turned off"]);
+    assert.deepEqual([posts.length, row()], [0, undefined]);
+  });
+
   it("are not made for domains that do not ask", async () => {
     await happen(tried([sts()]));
     await given.clock.advance(24 * HOUR);
