@@ -59,13 +59,21 @@ export class Branch implements Part {
   }
 
   /** Starts all parts in order; if one cannot start, those before it are stopped again. */
-  async start(failed: (cause: unknown) => void): Promise<void> {
+  start(failed: (cause: unknown) => void): Promise<void> {
     this.#failed = failed;
     this.#failures = [];
     this.#stopping = new AbortController();
+    const started = this.#startParts();
+    // What fails, or is to stop, meanwhile waits for that: no part is started twice.
+    this.#work = started.catch(() => {});
+    return started;
+  }
+
+  async #startParts(): Promise<void> {
     const started: Part[] = [];
     try {
       for (const part of this.#shape.parts) {
+        if (this.#stopping.signal.aborted) return;
         started.unshift(part);
         await this.#startPart(part);
       }

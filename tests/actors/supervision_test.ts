@@ -77,6 +77,32 @@ describe("supervision", () => {
     assert.equal(t.history(), "-c -b +b +c");
   });
 
+  it("starts none twice when one fails while those after it are being started", async () => {
+    const t = tree({ restart: "with those after it" });
+    const slow = Promise.withResolvers<void>();
+    const startOfB = t.b.start.bind(t.b);
+    t.b.start = async (failed) => {
+      await startOfB(failed);
+      await slow.promise;
+    };
+    const started = t.start();
+    t.a.fail(new Error("boom"));
+    await t.clock.advance(1_000);
+    assert.equal(t.history(), "+a +b", "c has still to be started");
+    slow.resolve();
+    await started;
+    await t.clock.advance(1_000);
+    assert.equal(t.history(), "+c -c -b -a +a +b +c");
+  });
+
+  it("stopped while it starts, starts no more", async () => {
+    const t = tree();
+    const started = t.start();
+    await t.branch.stop();
+    await started;
+    assert.equal(t.history(), "+a -c -b -a");
+  });
+
   it("hears one failure per start, and none of a part that was replaced", async () => {
     const t = tree();
     await t.start();
