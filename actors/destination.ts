@@ -91,6 +91,11 @@ export class Destination {
     return this.#down;
   }
 
+  /** Earliest time of the next start that keeps the rates; -Infinity when nothing was started. */
+  get paced(): number {
+    return this.#paced;
+  }
+
   /** The latest time for which it was down; undefined when it never was. */
   get outage(): Outage | undefined {
     const down = this.#down;

@@ -63,7 +63,8 @@ export class DueReader {
   /** A message is due at a place in the order that reading may have passed already. */
   expect(place: Place): void {
     if (!before(this.#cursor, place)) this.#cursor = { due: place.due, stream: "" };
-    this.#rounds.wake(place.due);
+    if (place.due > this.#ports.clock.now()) this.#rounds.wake(place.due);
+    else this.#rounds.ask();
   }
 
   /** A line is half empty, and has to be read on. */

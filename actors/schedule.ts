@@ -60,6 +60,8 @@ export interface DestinationView {
   readonly waiting: number;
   readonly window: number;
   readonly down?: Down;
+  /** Earliest time of the next start that keeps its rates; absent where it has none. */
+  readonly paced?: number;
 }
 
 export class Schedule<Item extends Waiting> {
@@ -159,8 +161,9 @@ export class Schedule<Item extends Waiting> {
   }
 
   /**
-   * A message has ended while it waited: takes it out of line, so that it costs nobody's turn. A
-   * line that has to be read on, now that no attempt of its own will say so.
+   * Takes a message out of line that has ended while it waited, so that it costs nobody's turn, or
+   * that belongs elsewhere now. A line that has to be read on, since no attempt of its own will
+   * say so.
    */
   drop(stream: string): Refill | undefined {
     const item = this.#known.get(stream);
@@ -171,6 +174,20 @@ export class Schedule<Item extends Waiting> {
     stop.waiting--;
     this.waiting--;
     return this.#refill(stop, item.owner);
+  }
+
+  /** Empties all lines: where messages belong has changed, and they are offered again. */
+  dropAll(): void {
+    for (const stop of this.#stops.values()) {
+      for (const line of stop.lines.values()) {
+        for (const { stream } of line.takeMatching(() => true, Infinity)) {
+          this.#known.delete(stream);
+        }
+      }
+      stop.lines.clear();
+      stop.waiting = 0;
+    }
+    this.waiting = 0;
   }
 
   /** Time has passed: stops that waited for it have their turn. */
@@ -224,8 +241,16 @@ export class Schedule<Item extends Waiting> {
 
   *destinations(): IterableIterator<DestinationView> {
     for (const { key, destination, waiting } of this.#stops.values()) {
-      const { running, window, down } = destination;
-      yield { key, running, waiting, window, ...(down ? { down } : {}) };
+      const { running, window, down, paced, policy: { perMinute, perHour } } = destination;
+      const rated = perMinute !== undefined || perHour !== undefined;
+      yield {
+        key,
+        running,
+        waiting,
+        window,
+        ...(down ? { down } : {}),
+        ...(rated && paced > -Infinity ? { paced } : {}),
+      };
     }
   }
 

@@ -44,8 +44,9 @@ export interface SupervisorPorts extends MessagePorts {
 }
 
 /** A destination as views show it; times as in RFC 3339. */
-export interface DestinationState extends Omit<DestinationView, "down"> {
+export interface DestinationState extends Omit<DestinationView, "down" | "paced"> {
   readonly down?: { readonly since: string; readonly until: string; readonly why: string };
+  readonly paced?: string;
 }
 
 /** An attempt that runs longer than this is aborted, milliseconds. */
@@ -110,7 +111,7 @@ export class Supervisor {
         const down = this.#schedule.down(key);
         return { key, ...(down ? { down: down.why } : {}) };
       },
-      ended: (stream) => this.#endedInLine(stream),
+      ended: (stream) => this.#leaveLine(stream),
       failed: ended,
       gone,
     });
@@ -133,14 +134,18 @@ export class Supervisor {
 
   set limits(limits: Limits) {
     this.#schedule.setLimits(limits, this.#ports.clock.monotonic());
+    // Routes and lifetimes may have changed with them.
+    this.#schedule.dropAll();
+    if (this.#state === "open") this.#reader.open();
     this.#expiry.askAgain();
     this.#pump();
   }
 
   /** Destinations with something to do, or something to remember. */
   destinations(): DestinationState[] {
-    return [...this.#schedule.destinations()].map(({ down, ...view }) => ({
+    return [...this.#schedule.destinations()].map(({ down, paced, ...view }) => ({
       ...view,
+      ...(paced === undefined ? {} : { paced: this.#wallTime(paced) }),
       ...(down
         ? {
           down: {
@@ -200,6 +205,7 @@ export class Supervisor {
           { stream, expectedVersion: state?.version ?? 0, facts },
         ]);
         const message = fold([...events, ...appended])!;
+        this.#leaveLine(stream);
         if (message.status === "queued") {
           this.#reader.expect({ due: message.due, stream });
           this.#expiry.expect(stream, message);
@@ -388,8 +394,8 @@ export class Supervisor {
     this.#reader.expect({ due, stream });
   }
 
-  /** A message has ended without an attempt: others may take its place in line. */
-  #endedInLine(stream: string): void {
+  /** A message has ended without an attempt, or goes elsewhere: others take its place in line. */
+  #leaveLine(stream: string): void {
     const refill = this.#schedule.drop(stream);
     if (refill) this.#reader.refill(refill);
     if (this.#schedule.waiting < SCHEDULE_SIZE / 2) this.#reader.roomAgain();

@@ -27,6 +27,8 @@ export const DestinationList = z.strictObject({
     window: z.int().min(1),
     /** Messages in line; what does not fit into a line is in the queue, and not counted. */
     waiting: Count,
+    /** When its rates let the next message start; null where none is configured. */
+    paced: Timestamp.nullable(),
     down: z.strictObject({ since: Timestamp, probe: Timestamp, why: z.string() }).nullable(),
   })),
   /** As many as there are, and as many of them as are down. */
@@ -63,12 +65,13 @@ export function destinationOperations(ports: DestinationPorts): Operation[] {
 
 export function destinationList(all: readonly DestinationState[], limit: number): DestinationList {
   const destinations = mostTelling(all).slice(0, limit).map((state) => {
-    const { key: destination, running, window, waiting, down } = state;
+    const { key: destination, running, window, waiting, paced = null, down } = state;
     return {
       destination,
       running,
       window,
       waiting,
+      paced,
       down: down ? { since: down.since, probe: down.until, why: down.why } : null,
     };
   });

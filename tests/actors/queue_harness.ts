@@ -12,7 +12,9 @@ import type {
   Reporter,
   ReportRequest,
   Router,
+  RoutingFacts,
   Submission,
+  TransportChoice,
 } from "../../actors/ports.ts";
 import type { DestinationPolicy } from "../../actors/destination.ts";
 import type { RetryPolicies } from "../../actors/retry.ts";
@@ -51,6 +53,8 @@ export class QueueHarness {
   };
   /** What every destination may be burdened with. */
   limits: DestinationPolicy = { concurrency: 5 };
+  /** Over which transport messages go. */
+  choose: (facts: RoutingFacts) => TransportChoice = () => direct;
   /** When messages are tried again, and for how long they may wait. */
   retry: RetryPolicies = () => policy;
   lifetimes: readonly number[] = [policy.lifetime];
@@ -82,9 +86,10 @@ export class QueueHarness {
     const store = this.#store();
     const ids = { next: () => `01${String(++this.#ids).padStart(24, "0")}` };
     const router: Router = {
-      choose: () => direct,
-      expect: () => direct,
-      destination: (_choice, rcptTo) => rcptTo.slice(rcptTo.indexOf("@") + 1),
+      choose: (facts) => this.choose(facts),
+      expect: (facts) => this.choose(facts),
+      destination: ({ type, transport }, rcptTo) =>
+        type === "direct" ? rcptTo.slice(rcptTo.indexOf("@") + 1) : `transport:${transport}`,
     };
     const delivery: Delivery = {
       attempt: (jobs, findings, signal) => {
