@@ -3,7 +3,15 @@
  * real world, done with the virtual one. Everything here that is not a port is the real code,
  * but for the bugs that a world puts in between on purpose.
  */
-import type { BodyStore, Delivery, EventStore, Log, Submitter } from "../../actors/ports.ts";
+import type {
+  BodyStore,
+  Clock,
+  Delivery,
+  EventStore,
+  Log,
+  RoutingFacts,
+  Submitter,
+} from "../../actors/ports.ts";
 import { QueueSubmitter } from "../../actors/submitter.ts";
 import type { Part } from "../../actors/supervision.ts";
 import { Supervisor } from "../../actors/supervisor.ts";
@@ -53,6 +61,8 @@ export interface Program {
   /** Where operators use it. */
   readonly reception: Reception | undefined;
   readonly webhooks: Webhooks;
+  /** Where a message would go, and how long it may wait for that, milliseconds. */
+  waitsFor(facts: RoutingFacts): { readonly destination: string; readonly lifetime: number };
   /** The one that runs now: the tree may have started another. */
   supervisor(): Supervisor;
   reload(configuration: Configuration): void;
@@ -64,6 +74,8 @@ export interface Program {
 export interface Sabotage {
   readonly engine?: (engine: StorageEngine, process: Process) => StorageEngine;
   readonly store?: (store: EventStore, process: Process) => EventStore;
+  /** The clock of the supervisor. */
+  readonly clock?: (clock: Clock) => Clock;
   readonly view?: (view: QueueView) => QueueView;
   readonly delivery?: (delivery: Delivery) => Delivery;
   readonly hooks?: (sender: WebhookSender) => WebhookSender;
@@ -141,7 +153,7 @@ export async function start(
     start: async (failed) => {
       supervisor = new Supervisor(
         {
-          clock: process,
+          clock: sabotage.clock?.(process) ?? process,
           random: dice,
           ids,
           log: lines,
@@ -224,6 +236,11 @@ export async function start(
   return {
     process,
     bodies,
+    waitsFor: (facts) => {
+      const destination = router.destination(router.expect(facts), facts.rcptTo);
+      const { lifetime } = destinations.retry({ account: facts.account, destination });
+      return { destination, lifetime };
+    },
     supervisor: () => supervisor!,
     submitter,
     door,

@@ -20,6 +20,7 @@ import { Network } from "./network.ts";
 import { NewMailBooks } from "./new_mail.ts";
 import { Operators } from "./operators.ts";
 import { Process } from "./process.ts";
+import { Promptness } from "./promptness.ts";
 import { type Program, type Sabotage, start } from "./program.ts";
 import { Dice } from "./random.ts";
 import { Senders } from "./senders.ts";
@@ -250,6 +251,7 @@ export class World {
     this.#faults.end();
     this.mishaps.end();
     this.hooks.calm();
+    new Promptness(this).begin();
     this.time.after(HOUR, () => this.desk.open(() => this.#operators.releaseAll()));
   }
 
