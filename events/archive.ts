@@ -32,8 +32,9 @@ export class ArchiveDamaged extends Error {
 /** Where the files are. Names are those of StreamsArchived. */
 export interface ArchiveFiles extends ArchiveReader {
   /**
-   * Writes a file of lines, compressed, and makes it and its name durable; replaces one of that
-   * name. @returns SHA-256 over the file, hex, and its octets
+   * Writes a file of lines, compressed, and makes it and its name durable.
+   * @returns SHA-256 over the file, hex, and its octets
+   * @throws when there is one of that name: it may be all that is left of its events
    */
   write(name: string, lines: AsyncIterable<string>): Promise<{ sha256: string; octets: number }>;
   /** Removes what was begun, and every file that is not `kept`. */
@@ -58,7 +59,9 @@ export class DirectoryArchiveFiles implements ArchiveFiles {
   ): Promise<{ sha256: string; octets: number }> {
     await Deno.mkdir(this.dir, { recursive: true, mode: 0o700 });
     await syncDirectory(dirname(this.dir));
-    const part = `${this.dir}/${name}.part`;
+    const path = `${this.dir}/${name}`;
+    if (await exists(path)) throw new Error(`${path} is there already, and is not replaced`);
+    const part = `${path}.part`;
     const hash = createHash("sha256");
     let octets = 0;
     const file = await Deno.open(part, { write: true, create: true, truncate: true, mode: 0o600 });
@@ -78,7 +81,7 @@ export class DirectoryArchiveFiles implements ArchiveFiles {
     } finally {
       file.close();
     }
-    await Deno.rename(part, `${this.dir}/${name}`);
+    await Deno.rename(part, path);
     await syncDirectory(this.dir);
     return { sha256: hash.digest("hex"), octets };
   }
@@ -117,6 +120,16 @@ export class DirectoryArchiveFiles implements ArchiveFiles {
     } catch (cause) {
       if (!(cause instanceof Deno.errors.NotFound)) throw cause;
     }
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await Deno.stat(path);
+    return true;
+  } catch (cause) {
+    if (cause instanceof Deno.errors.NotFound) return false;
+    throw cause;
   }
 }
 

@@ -200,6 +200,18 @@ describe("retention", () => {
     );
   });
 
+  it("replaces no file of the archive", async () => {
+    await messages();
+    await later();
+    await run();
+    const [name] = await fileName();
+    const path = `${archivePath(given.dataDir)}/${name}`;
+    const before = await Deno.readFile(path);
+    const files = new DirectoryArchiveFiles(archivePath(given.dataDir));
+    await assert.rejects(files.write(name!, (async function* () {})()), /is there already/);
+    assert.deepEqual(await Deno.readFile(path), before);
+  });
+
   it("does not prune on the word of a file that is damaged", async () => {
     await messages();
     await later();

@@ -34,6 +34,7 @@ export class VirtualArchiveFiles implements ArchiveFiles {
     lines: AsyncIterable<string>,
   ): Promise<{ sha256: string; octets: number }> {
     const { archiveParts, archive } = this.disk;
+    if (archive.has(name)) throw new Error(`${name} is there already`);
     await this.#write("begin an archive file", () => archiveParts.set(name, ""));
     let text = "";
     let written = 0;
