@@ -85,7 +85,7 @@ export class Outbox {
     if (this.#window.size + concerning <= this.room) this.take(events, events.at(-1)!.position);
   }
 
-  /** Takes the events behind `read`, in order; up to `upTo` there are no others. */
+  /** Takes the next events of the log, in order; up to `upTo` there are no others. */
   take(events: readonly StoredEvent[], upTo: number): void {
     for (const event of events) this.#add(event);
     this.#read = upTo;
