@@ -37,6 +37,8 @@ export interface LookupLimits {
 const LIMITS: LookupLimits = { atOnce: 2, waiting: 20 };
 /** Octets of a line, at most; as an export is read back. */
 const LONGEST_LINE = 16 * 1024 * 1024;
+/** Octets that are looked through between two turns of the event loop. */
+const TURN = 256 * 1024;
 const LF = 0x0a;
 
 export class ArchiveLookup {
@@ -110,14 +112,22 @@ export class ArchiveLookup {
   }
 }
 
-/** Nobody reads on for whoever has gone away. */
+/**
+ * Nobody reads on for whoever has gone away; and others have their turn, which they would not by
+ * themselves: what has been decompressed comes without waiting for anything.
+ */
 async function* untilGone(
   pieces: AsyncIterable<Uint8Array>,
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
+  let octets = 0;
   for await (const piece of pieces) {
     signal.throwIfAborted();
     yield piece;
+    octets += piece.length;
+    if (octets < TURN) continue;
+    octets = 0;
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 

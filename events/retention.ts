@@ -215,8 +215,14 @@ export class Retention {
   /** Prunes what a file holds that was recorded before a crash; not without having read it. */
   async #pruneAgain(file: ArchiveFile, signal: AbortSignal): Promise<void> {
     const versions = new Map<string, number>();
+    let read = 0;
+    let begun = this.ports.clock.monotonic();
     for await (const { stream, version } of archivedEvents(this.ports.files, file)) {
       versions.set(stream, version);
+      if (++read % EVENTS > 0) continue;
+      await this.#rest(begun, signal);
+      if (signal.aborted) return;
+      begun = this.ports.clock.monotonic();
     }
     const whole = Array.from(versions, ([stream, version]) => ({ stream, version }));
     await this.#prune(file.file, whole, signal);
