@@ -48,8 +48,9 @@ export interface DaysOf<R extends Row> {
   /** When the row counts no more, in epoch milliseconds; absent: never, while it is there. */
   readonly until?: (row: R) => number;
   /**
-   * Events of messages make rows as well, which those of the stream end: it is needed as long as a
-   * message may have an event of that day, and the message while the row is there.
+   * What stands there answers events of messages (a bounce is put on a list, a report is sent), and
+   * a message that outlived its answer would ask again: a stream is needed as long as a message
+   * that had come by the end of its day is in the store.
    */
-  readonly endsMessages?: true;
+  readonly answersMessages?: true;
 }

@@ -124,7 +124,7 @@ function days(all: Ask, after: string, limit: number): FinishedStream[] {
     for (const stream of names) {
       const created = dayOf(stream);
       const over = created + DAY - 1;
-      const kept = Number.isNaN(created) || (kind.endsMessages === true && oldest <= over);
+      const kept = Number.isNaN(created) || (kind.answersMessages === true && oldest <= over);
       const until = kept ? Infinity : Math.max(over, needed.get(stream) ?? -Infinity);
       const finished = until === Infinity ? until : Math.max(until, lastOf(all, stream));
       found.push({ stream, created, finished });

@@ -56,7 +56,12 @@ export const suppressionProjection: Projection<SuppressionRow> = {
       ? suppressionId(event.data.address, event.data.account ?? null)
       : undefined,
   apply,
-  days: { kind: KIND, from: "stream", until: ({ expires }) => expires ?? Infinity },
+  days: {
+    kind: KIND,
+    from: "stream",
+    until: ({ expires }) => expires ?? Infinity,
+    answersMessages: true,
+  },
 };
 
 function apply(row: SuppressionRow | undefined, event: StoredEvent): SuppressionRow | undefined {

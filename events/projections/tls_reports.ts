@@ -65,7 +65,7 @@ export const tlsReportsProjection: Projection<TlsReportRow> = {
   indexes: { tls_reports_stream: "(stream)" },
   key,
   apply,
-  days: { kind: KIND, from: "stream", endsMessages: true },
+  days: { kind: KIND, from: "stream", answersMessages: true },
 };
 
 const dayOf = (event: StoredEvent): string => event.time.slice(0, 10);

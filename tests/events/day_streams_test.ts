@@ -191,6 +191,20 @@ describe("retention of streams of days", () => {
       assert.equal(row()?.why, "again");
     });
 
+    it("keeps what came of a bounce, and that it was undone, as long as the message", async () => {
+      await append(A, enqueued({ rcptTo: ADDRESS }), started(1));
+      await add({ cause: "bounce", message: A });
+      await days(1);
+      await lift();
+      await later();
+      assert.equal((await run()).streams, 0, "a start would put it on the list again");
+      await append(A, delivered);
+      await later();
+      assert.equal((await run()).streams, 1, "the message");
+      assert.equal((await run()).streams, 2, "what came of it");
+      await sound();
+    });
+
     it("does not let go of a lift before what it lifts", async () => {
       await add();
       await add({ account: "shop" });

@@ -15,6 +15,7 @@ import {
 import { sha256 } from "../../events/chain.ts";
 import { dayOf, DESTINATION_DAYS } from "../../events/day_streams.ts";
 import type { RawEvent, RawLog } from "../../events/engine.ts";
+import type { DaysOf, Row } from "../../events/projection.ts";
 import { PROJECTIONS } from "../../events/projections/all.ts";
 import { FINAL_STATES, queueProjection, type QueueRow } from "../../events/projections/queue.ts";
 import type { FinishedStream, RetentionView } from "../../events/retention.ts";
@@ -157,15 +158,16 @@ export function finishedStreams(disk: Disk): FinishedStream[] {
     found.push({ stream, created, finished: report_due === null ? finished! : Infinity });
   }
   const needed = neededUntil(disk);
+  const oldest = oldestMessage(disk);
   for (const [stream, events] of disk.streams) {
-    if (!DAYS.has(stream.split(" ", 1)[0]!)) continue;
+    const kind = DAYS.get(stream.split(" ", 1)[0]!);
+    if (!kind) continue;
     const created = dayOf(stream);
+    const over = created + DAY - 1;
+    const kept = kind.answersMessages && oldest <= over;
     const last = Date.parse(events.at(-1)!.time);
-    found.push({
-      stream,
-      created,
-      finished: Math.max(created + DAY - 1, last, needed.get(stream) ?? 0),
-    });
+    const finished = kept ? Infinity : Math.max(over, last, needed.get(stream) ?? 0);
+    found.push({ stream, created, finished });
   }
   return found.sort((a, b) => a.stream < b.stream ? -1 : 1);
 }
@@ -183,7 +185,16 @@ function neededUntil(disk: Disk): Map<string, number> {
   return needed;
 }
 
-const DAYS = new Set([DESTINATION_DAYS, ...PROJECTIONS.flatMap(({ days }) => days?.kind ?? [])]);
+function oldestMessage(disk: Disk): number {
+  const rows = [...disk.tables.get(queueProjection.name)?.rows.values() ?? []] as QueueRow[];
+  return Math.min(Infinity, ...rows.map(({ created }) => created));
+}
+
+/** The kinds of streams of days, by the first word of their names. */
+const DAYS = new Map<string, Partial<DaysOf<Row>>>([
+  [DESTINATION_DAYS, {}],
+  ...PROJECTIONS.flatMap(({ days }) => days ? [[days.kind, days] as const] : []),
+]);
 
 /** The files of a disk, whatever runs on it. */
 const filesOf = ({ archive }: Disk): ArchiveReader => ({
