@@ -19,7 +19,7 @@ import { NOBODY } from "./smtp_host.ts";
 import type { World } from "./world.ts";
 
 /** How many worlds have them. */
-const STAFFED = 0.25;
+const STAFFED = 0.2;
 
 const ACTS = {
   addRule: 4,
@@ -36,8 +36,8 @@ const LOOK = 5_000;
 const WHO = { who: "operator", why: "simulated" };
 const AGAIN = MINUTE;
 
-/** Addresses that are written to again and again; nobody is there at some of them. */
-const REGULARS = ["regular", "regular.customer", NOBODY] as const;
+/** How the addresses begin that are written to again and again. */
+const REGULARS = ["regular", "regular.customer", "subscriber", NOBODY, NOBODY] as const;
 
 export class Desk {
   readonly dice: Dice;
@@ -46,6 +46,7 @@ export class Desk {
   readonly policy: SuppressionPolicy;
   /** The intake is open again, at the end of the world. */
   settled: boolean;
+  readonly #regulars: readonly string[];
   readonly #eager: boolean;
   #on = true;
   #rules = 0;
@@ -60,6 +61,7 @@ export class Desk {
       automatic: this.staffed && this.dice.chance(0.8),
       ...(lasts === undefined ? {} : { lasts }),
     };
+    this.#regulars = REGULARS.map((name, n) => `${name}${n}@${this.dice.pick(RECIPIENT_DOMAINS)}`);
     this.#eager = this.staffed && this.dice.chance(0.3);
     if (!this.staffed) return;
     const acts = this.dice.int(2, 16);
@@ -70,9 +72,9 @@ export class Desk {
 
   /** An address that others are sent mail at, too. */
   regular(): string {
-    const name = `${this.dice.pick(REGULARS)}${this.dice.int(0, 1)}`;
-    const local = this.dice.chance(0.3) ? name.toUpperCase() : name;
-    return `${local}@${this.dice.pick(RECIPIENT_DOMAINS)}`;
+    const address = this.dice.pick(this.#regulars);
+    const at = address.indexOf("@");
+    return this.dice.chance(0.3) ? address.slice(0, at).toUpperCase() + address.slice(at) : address;
   }
 
   /** Something has just become durable: in some worlds somebody acts at once. */

@@ -23,6 +23,7 @@ export interface ClientObserver {
 
 /** What a client does instead of going on, and at which of its steps. */
 const VICES = { none: 12, reset: 2, hangUp: 1, silence: 1, bareLineFeed: 1, garbage: 1 } as const;
+const SUPPRESSED = /^550 5\.1\.1 the address is on our suppression list/;
 const GIVES_UP_AFTER = 10 * MINUTE;
 
 export class MailClient implements ClientEnd {
@@ -86,7 +87,7 @@ export class MailClient implements ClientEnd {
     const command = this.#commands[this.#replies++ - 1] ?? "";
     this.#pending--;
     // It goes on with the recipients that are not on the list; DATA says when there are none.
-    const suppressed = command.startsWith("RCPT") && text.includes("suppression list");
+    const suppressed = command.startsWith("RCPT") && SUPPRESSED.test(text);
     if (suppressed) this.#refused.add(command);
     else if (code >= 400) return this.#giveUp(text.trimEnd());
     if (code === 354) return this.#send(this.letter.content, 1);

@@ -80,7 +80,9 @@ function forgetting(drop: (fact: Fact) => boolean): Sabotage {
 const holdsTooLate: Sabotage = {
   store: (real) =>
     withAppend(real, async (appends, bodies?: readonly StagedBody[]) => {
-      const held = appends.filter(({ facts }) => facts[1]?.type === "Held");
+      const held = appends.filter(({ facts: [first, second] }) =>
+        first?.type === "Enqueued" && second?.type === "Held"
+      );
       if (held.length === 0) return await real.append(appends, bodies);
       const stored = await real.append(
         appends.map((append) => held.includes(append) ? upTo(1, append) : append),
