@@ -6,16 +6,16 @@
  */
 import {
   ArchiveDamaged,
-  archivedEvents,
-  type ArchiveFile,
   type ArchiveFiles,
   type ArchiveReader,
   SpanningLog,
 } from "../../events/archive.ts";
+import { ArchiveLookup } from "../../events/archive_lookup.ts";
 import { sha256 } from "../../events/chain.ts";
 import { dayOf, DESTINATION_DAYS } from "../../events/day_streams.ts";
 import type { RawEvent, RawLog } from "../../events/engine.ts";
 import type { DaysOf, Row } from "../../events/projection.ts";
+import { archiveProjection, type ArchiveRow } from "../../events/projections/archive.ts";
 import { PROJECTIONS } from "../../events/projections/all.ts";
 import { FINAL_STATES, queueProjection, type QueueRow } from "../../events/projections/queue.ts";
 import type { FinishedStream, RetentionView } from "../../events/retention.ts";
@@ -197,7 +197,7 @@ const DAYS = new Map<string, Partial<DaysOf<Row>>>([
 ]);
 
 /** The files of a disk, whatever runs on it. */
-const filesOf = ({ archive }: Disk): ArchiveReader => ({
+const filesOnDisk = ({ archive }: Disk): ArchiveReader => ({
   async *read(name, hash) {
     yield* readBack(name, archive.get(name), hash);
   },
@@ -217,10 +217,20 @@ export function spanningLog(disk: Disk, report: (damaged: ArchiveDamaged) => voi
       stream: (stream) => Promise.resolve([...streams.get(stream) ?? []]),
       checkpoints: (after, limit) => page(checkpoints, after, limit, ({ number }) => number),
     },
-    filesOf(disk),
+    filesOnDisk(disk),
     report,
   );
 }
 
-export const eventsOf = (disk: Disk, file: ArchiveFile): AsyncGenerator<RawEvent> =>
-  archivedEvents(filesOf(disk), file);
+/** Looks a stream up that has left, as somebody does who comes later. */
+export function archiveLookup(disk: Disk): ArchiveLookup {
+  const rows = () =>
+    [...disk.tables.get(archiveProjection.name)?.rows.values() ?? []] as ArchiveRow[];
+  const filesOf = (stream: string) =>
+    rows().filter((row) => row.first_stream <= stream && stream <= row.last_stream)
+      .map(({ file, hash: sha256 }) => ({ file, sha256 }));
+  return new ArchiveLookup(
+    { filesOf: (stream) => Promise.resolve(filesOf(stream)) },
+    filesOnDisk(disk),
+  );
+}

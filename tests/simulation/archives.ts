@@ -12,9 +12,10 @@ import { verifyLog } from "../../events/audit/verify.ts";
 import { sha256 } from "../../events/chain.ts";
 import { seriesOf } from "../../events/day_streams.ts";
 import type { RawEvent, Transaction } from "../../events/engine.ts";
+import { archiveProjection } from "../../events/projections/archive.ts";
 import { queueProjection } from "../../events/projections/queue.ts";
 import type { FinishedStream } from "../../events/retention.ts";
-import { finishedStreams, spanningLog } from "./archive.ts";
+import { archiveLookup, finishedStreams, spanningLog } from "./archive.ts";
 import { DAY, HOUR, MINUTE } from "./clock.ts";
 import type { Disk } from "./disk.ts";
 import { Violation } from "./invariants.ts";
@@ -94,6 +95,10 @@ export class Archives {
   end(): void {
     const remaining = this.settled ? undefined : this.#remaining();
     if (remaining !== undefined) throw new Violation(`the archive is not made: ${remaining}`);
+    const rows = this.#disk.tables.get(archiveProjection.name)?.rows;
+    for (const file of this.#files.keys()) {
+      if (!rows?.has(file)) throw new Violation(`6: ${file} has no row`);
+    }
   }
 
   /** Store and archive are the log, whole, and it verifies. */
@@ -106,8 +111,13 @@ export class Archives {
     if (events !== this.#disk.events.length) {
       throw new Violation(`store and archive have ${events} of ${this.#disk.events.length} events`);
     }
+    const lookup = archiveLookup(this.#disk);
     for (const stream of [...this.#disk.pruned].slice(-READ_BACK)) {
-      if (!sameEvents(await log.stream(stream), this.#history(stream))) {
+      const found = await lookup.find(stream);
+      const history = this.#history(stream);
+      if (
+        !sameEvents(found?.events ?? [], history) || !sameEvents(await log.stream(stream), history)
+      ) {
         throw new Violation(`${stream} is not read back as it was`);
       }
     }
@@ -204,5 +214,7 @@ export class Archives {
   }
 }
 
-const sameEvents = (a: readonly RawEvent[], b: readonly RawEvent[]): boolean =>
+type Hashed = readonly { readonly hash: string }[];
+
+const sameEvents = (a: Hashed, b: Hashed): boolean =>
   a.length === b.length && a.every(({ hash }, i) => hash === b[i]!.hash);

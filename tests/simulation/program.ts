@@ -24,6 +24,7 @@ import { EventLog } from "../../events/log.ts";
 import { rawLog } from "../../events/raw_log.ts";
 import { Retention, type RetentionPorts } from "../../events/retention.ts";
 import type { Projection, Row } from "../../events/projection.ts";
+import { archiveProjection } from "../../events/projections/archive.ts";
 import { queueProjection, type QueueView } from "../../events/projections/queue.ts";
 import {
   suppressionProjection,
@@ -86,11 +87,12 @@ export interface Sabotage {
 const STOP_GRACE = 30_000;
 
 /** Of what is in play. */
-function projections({ hooks, desk }: World): Projection<Row>[] {
+function projections({ hooks, desk, archives }: World): Projection<Row>[] {
   const all = [
     queueProjection,
     ...(hooks.endpoints.length > 0 ? [webhooksProjection] : []),
     ...(desk.staffed ? [suppressionProjection] : []),
+    ...(archives.keep === undefined ? [] : [archiveProjection]),
   ];
   return all as unknown as Projection<Row>[];
 }
