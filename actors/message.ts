@@ -11,7 +11,7 @@
  *
  *   Enqueued → queued ⇄ attempting → delivered | failed     (final: only DSNSent follows)
  *                 ⇅                     queued or held → cancelled
- *                held
+ *                held                   queued → failed, when its time is over
  */
 import {
   type EventData,

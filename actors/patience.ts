@@ -39,6 +39,7 @@ export interface Outages {
 export class Patience {
   readonly #ports: MessagePorts & { readonly view: QueueView };
   readonly #outages: Outages;
+  #running = false;
   #cancel = () => {};
 
   constructor(ports: MessagePorts & { readonly view: QueueView }, outages: Outages) {
@@ -47,6 +48,16 @@ export class Patience {
   }
 
   start(): void {
+    this.#running = true;
+    this.#await();
+  }
+
+  stop(): void {
+    this.#running = false;
+    this.#cancel();
+  }
+
+  #await(): void {
     const { anyDown, failed } = this.#outages;
     this.#cancel = this.#ports.clock.timer(CHECK, async () => {
       try {
@@ -55,12 +66,8 @@ export class Patience {
         failed(cause);
         if (!(cause instanceof StoreUnavailable)) return;
       }
-      if (!this.#outages.gone.aborted) this.start();
+      if (this.#running) this.#await();
     });
-  }
-
-  stop(): void {
-    this.#cancel();
   }
 
   /**

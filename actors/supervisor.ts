@@ -10,6 +10,9 @@
  * Where a destination's line is full, reading goes on without it, and returns to the place where
  * it was turned away once the line is half empty.
  *
+ * Whose time ends while it waits (expiry.ts), or who is sent elsewhere, leaves the line; so a turn
+ * is taken by a message that can be tried.
+ *
  * A store that does not take a write stops all starting: an attempt that cannot be recorded must
  * not be made. When the store is well again, attempts that it left open are finished and the queue
  * is read from its beginning.
