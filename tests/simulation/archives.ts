@@ -22,7 +22,7 @@ import { Violation } from "./invariants.ts";
 import type { World } from "./world.ts";
 
 /** How many worlds let go of anything. */
-const RETAINING = 0.35;
+const RETAINING = 0.3;
 /** Between two looks at what may go (src/retention_chore.ts), and what one may take. */
 const LOOK = 11 * MINUTE;
 /** Streams that are read back at the end. */
@@ -43,7 +43,8 @@ export class Archives {
     const dice = world.dice.fork("retention");
     const { window } = world;
     const keep = dice.pick([window / 40, window / 20, window / 4, Math.min(window / 2, DAY)]);
-    if (dice.chance(RETAINING)) this.keep = Math.round(keep);
+    // Shorter ones only look more often.
+    if (dice.chance(RETAINING)) this.keep = Math.round(Math.max(keep, 4 * MINUTE));
   }
 
   get files(): number {
@@ -57,7 +58,7 @@ export class Archives {
 
   /** How long the world goes on for what is finished at last. */
   get patience(): number {
-    return this.keep === undefined ? 0 : Math.min(this.keep, 6 * HOUR) + LOOK;
+    return this.keep === undefined ? 0 : Math.min(this.keep, HOUR) + LOOK;
   }
 
   /** Nothing more has to leave. */
