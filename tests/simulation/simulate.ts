@@ -13,8 +13,10 @@ import { type Report, World } from "./world.ts";
 const HELP =
   `deno task simulate [--seeds N] [--seconds T] [--start SEED] [--seed SEED [--sweep]] [--json]
 
-Runs the queue over virtual time, network, DNS and disk, one world per seed, and checks what must
-always hold. Stops at the first seed that breaks it, and says how to replay it.
+Runs the queue over virtual time, network, DNS and disk, one world per seed: with senders, hosts,
+operators, hold rules, webhooks, suppression and the archive, under kills, full and failing disks,
+outages and clocks that are set. Checks what must always hold. Stops at the first seed that breaks
+it, and says how to replay it.
 
   --seeds N     worlds to run (default 1000)
   --seconds T   stop after this long
