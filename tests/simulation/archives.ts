@@ -94,7 +94,8 @@ export class Archives {
   }
 
   end(): void {
-    const remaining = this.settled ? undefined : this.#remaining();
+    if (this.keep === undefined) return;
+    const remaining = this.#remaining();
     if (remaining !== undefined) throw new Violation(`the archive is not made: ${remaining}`);
     const rows = this.#disk.tables.get(archiveProjection.name)?.rows;
     for (const file of this.#files.keys()) {
