@@ -1,7 +1,9 @@
 /**
  * `deno task test:crash`: the real server, a real disk and real sockets under SIGKILL, and with a
- * disk that fails. Exits 1 when anything acknowledged was lost, received more often than the log
- * explains, or when the log does not verify. Every wait in it has a deadline of its own.
+ * disk that fails, with everything in play that a queue has: retries, reports, bounces, webhooks, an
+ * operator, a destination that is down, an archive. Exits 1 when anything acknowledged was lost,
+ * anything was received, told or done more often than the log explains, or when the log does not
+ * verify. Every wait in it has a deadline of its own.
  */
 import { seeded } from "../load/random.ts";
 import { failFsync, fillDisk } from "./disk.ts";

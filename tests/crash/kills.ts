@@ -19,19 +19,26 @@ const EARLY_SHARE = 0.2;
 /** Milliseconds after spawning within which an early kill comes. */
 const EARLY_WITHIN = 500;
 /** Milliseconds after the greeting within which the burst begins, and then the kill comes. */
-const CALM_WITHIN = 500;
+const CALM_WITHIN = 300;
 const BURST_WITHIN = 120;
 const BURST_CLIENTS = 20;
 /**
- * Messages before the first kill: events enough for two checkpoints, so that there is something to
+ * Messages before the first kill: events enough for some checkpoints, so that there is something to
  * archive while the server is killed.
  */
 const FIRST = 1_500;
-/** How many of the kills come later: when things were archived, and positions of webhooks noted. */
-const LATE_SHARE = 0.15;
-const LATE_WITHIN = 2_500;
+const FIRST_CLIENTS = 8;
+/**
+ * One in so many kills comes late, when positions of webhooks have been noted: once something is
+ * written to the archive, or after so many milliseconds, and a little later still.
+ */
+const LATE_EVERY = 10;
+const LATE = 3_000;
+const LATER = 400;
 /** After so many kills, everything that is in play must have been met. */
 const TELLING = 30;
+
+const isLate = (n: number): boolean => n % LATE_EVERY === LATE_EVERY / 2;
 
 export interface Kills {
   readonly kills: number;
@@ -47,15 +54,20 @@ export async function killOverAndOver({ kills, random, onKill }: Kills): Promise
   try {
     await trial.spawn();
     await server.ready();
-    await trial.load({ clients: BURST_CLIENTS, count: FIRST }).done;
+    await trial.load({ clients: FIRST_CLIENTS, count: FIRST }).done;
     const stopSteady = trial.load().stop;
     for (let n = 1; n <= kills; n++) {
       let stopBurst: () => Promise<void> = () => Promise.resolve();
-      if (random() < EARLY_SHARE) {
+      if (!isLate(n) && random() < EARLY_SHARE) {
         await sleep(random() * EARLY_WITHIN);
       } else {
         await server.ready();
-        await sleep(random() * (random() < LATE_SHARE ? LATE_WITHIN : CALM_WITHIN));
+        if (isLate(n)) {
+          await trial.archiving(LATE);
+          await sleep(random() * LATER);
+        } else {
+          await sleep(random() * CALM_WITHIN);
+        }
         stopBurst = trial.load({ clients: BURST_CLIENTS }).stop;
         await sleep(random() * BURST_WITHIN);
       }
@@ -65,7 +77,7 @@ export async function killOverAndOver({ kills, random, onKill }: Kills): Promise
       await trial.kill();
       await stopBurst();
       onKill?.(n);
-      await trial.spawn(n === kills ? "last" : undefined);
+      await trial.spawn(n === kills ? "last" : isLate(n + 1) ? "long" : undefined);
     }
     await server.ready();
     await stopSteady();

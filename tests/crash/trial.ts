@@ -33,12 +33,8 @@ const LAME_FOR = 4;
 
 /** The webhook endpoint, for as long as a process lives: mostly well, or of no use. */
 const SELDOM: HookFaults = { refuse: 0.002, cut: 0.002 };
-const MOODS: readonly HookFaults[] = [
-  SELDOM,
-  SELDOM,
-  { ...SELDOM, hang: 0.005 },
-  { refuse: 0.4, hang: 0.2, cut: 0.3 },
-];
+const OF_NO_USE: HookFaults = { refuse: 0.5, hang: 0.2, cut: 0.3 };
+const MOODS: readonly HookFaults[] = [SELDOM, SELDOM, { ...SELDOM, hang: 0.005 }, OF_NO_USE];
 
 /** Enough to be always busy, few enough that the queue keeps up. */
 const STEADY: Load = { clients: 8, rate: 150 };
@@ -105,8 +101,13 @@ export interface Trial {
   readonly server: Server;
   /** Replies other than the expected to loads and probes, by code. */
   readonly refused: ReadonlyMap<number, number>;
-  /** Starts a process, and does not wait for it; after the last one all is well around it. */
-  spawn(last?: "last"): Promise<void>;
+  /**
+   * Starts a process, and does not wait for it. A long one goes on while webhooks are not taken,
+   * every second time; around the last one all is well.
+   */
+  spawn(which?: "long" | "last"): Promise<void>;
+  /** Waits until one more file of the archive is being written, or for so many milliseconds. */
+  archiving(ms: number): Promise<void>;
   /** SIGKILL; waits for the end, and for what the process has sent. */
   kill(): Promise<void>;
   /** Starts a load, a steady one by default; several may run at once. */
@@ -128,7 +129,9 @@ export async function beginTrial({ random, data, rough = false }: TrialOptions):
     routing: config(sink.port, lame.port, hook.port),
     ...(data === undefined ? {} : { data }),
   });
+  const archive = archiveOf(server);
   const lives: number[] = [];
+  let long = 0;
   const acknowledged = new Set<string>();
   const refused = new Map<number, number>();
   const ids = counter();
@@ -163,16 +166,25 @@ export async function beginTrial({ random, data, rough = false }: TrialOptions):
   return {
     server,
     refused,
-    spawn: async (last) => {
+    spawn: async (which) => {
       const oneOf = <T>(all: readonly T[]) => all[Math.floor(random() * all.length)]!;
       if (rough) {
         const lameness = LAMENESS[Math.floor(lives.length / LAME_FOR) % LAMENESS.length]!;
-        lame.setFaults(last ? FAULTS : lameness);
-        hook.setFaults(last ? {} : oneOf(MOODS));
+        lame.setFaults(which === "last" ? FAULTS : lameness);
+        if (which === "last") hook.setFaults({});
+        else if (which === "long") hook.setFaults(++long % 2 === 1 ? OF_NO_USE : SELDOM);
+        else hook.setFaults(oneOf(MOODS));
       }
       lives.push(Date.now());
       await server.spawn();
       if (lives.length === 1) operator.start();
+    },
+    archiving: async (ms) => {
+      const before = (await filesIn(archive)).length;
+      const more = async () => (await filesIn(archive)).length > before;
+      await until("a file of the archive", ms, more).catch(() => {
+        // there is nothing to archive
+      });
     },
     kill: async () => {
       await server.kill();
@@ -230,7 +242,7 @@ export async function beginTrial({ random, data, rough = false }: TrialOptions):
         operators: compareActs(operator.acts, actBooks, operator.ruled, books.byId),
         retention: {
           events,
-          archived: await filesIn(`${server.data}/archive`),
+          archived: (await filesIn(archive)).filter(isWhole).length,
           violations: [],
         },
         others: { violations: [...ofServer, ...hook.violations, ...operator.violations] },
@@ -253,14 +265,19 @@ function sum(...all: readonly ReadonlyMap<string, number>[]): Map<string, number
   return total;
 }
 
-async function filesIn(folder: string): Promise<number> {
+const archiveOf = ({ data }: Server): string => `${data}/archive`;
+
+async function filesIn(folder: string): Promise<string[]> {
   try {
-    return (await Array.fromAsync(Deno.readDir(folder))).length;
+    return (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name);
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return 0;
+    if (error instanceof Deno.errors.NotFound) return [];
     throw error;
   }
 }
+
+/** The others are being written, or were when the process was killed. */
+const isWhole = (file: string): boolean => file.endsWith(".jsonl.gz");
 
 /**
  * Waits until nothing is in the queue and webhooks are told; what is lost is not waited for.
@@ -276,7 +293,7 @@ async function atRest(server: Server, archives: boolean): Promise<void> {
     const states = webhooks as { behind: number; position: number }[];
     if (states.some(({ behind }) => behind > 0)) return false;
     const enough = states.some(({ position }) => position >= ARCHIVED_FROM);
-    return !archives || !enough || await filesIn(`${server.data}/archive`) > 0;
+    return !archives || !enough || (await filesIn(archiveOf(server))).some(isWhole);
   };
   await until("everything to come to rest", REST, rest).catch(() => {
     // what is left is compared message by message
