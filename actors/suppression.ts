@@ -43,10 +43,16 @@ export interface SuppressionPorts {
   readonly store: EventStore;
   readonly view: SuppressionView;
   readonly policy: () => SuppressionPolicy;
+  /** Failures that wait in memory, at most; others are read from the log when it is their turn. */
+  readonly mostWaiting?: number;
 }
 
 /** Of failures that come faster than they can be recorded, no more wait in memory. */
 const MOST_WAITING = 10_000;
+/** Failures that are looked at together. */
+const AT_ONCE = 100;
+/** Events that are read at once. */
+const PAGE = 500;
 /** Events behind which a start looks for failures that a crash left without their consequence. */
 const LOOK_BACK = 2_000;
 const AGAIN = 5_000;
@@ -69,7 +75,8 @@ export class Suppressions {
   readonly #waiting = new Map<string, StoredEventOf<"Failed">>();
   /** While some wait: positions of the last acts on addresses, as far as they are for everybody. */
   readonly #acts = new Map<string, number>();
-  #lookedBack = false;
+  /** The position behind which the log is still to be read; undefined: it is told as it grows. */
+  #unread: number | undefined;
   #working: Promise<void> | undefined;
   #cancel: (() => void) | undefined;
   #running = false;
@@ -175,7 +182,7 @@ export class Suppressions {
     this.#unsubscribe = store.subscribe((events) => {
       for (const event of events) this.#look(event);
     });
-    this.#lookedBack = false;
+    this.#unread = Math.max(0, store.head() - LOOK_BACK);
     this.#work();
   }
 
@@ -187,15 +194,16 @@ export class Suppressions {
     await this.#working;
   }
 
-  async #lookBack(): Promise<void> {
-    const { store, policy } = this.#ports;
-    for (let after = Math.max(0, store.head() - LOOK_BACK); policy().automatic;) {
-      const events = await store.readAll(after, 500);
+  /** Reads what is to be read of the log, as far as it may wait in memory. */
+  async #readOn(): Promise<void> {
+    const { store, policy, mostWaiting = MOST_WAITING } = this.#ports;
+    while (this.#unread !== undefined && policy().automatic) {
+      const events = await store.readAll(this.#unread, PAGE);
+      if (this.#waiting.size >= mostWaiting) return;
+      this.#unread = events.at(-1)?.position;
       for (const event of events) this.#note(event);
-      if (events.length < 500) break;
-      after = events.at(-1)!.position;
     }
-    this.#lookedBack = true;
+    this.#unread = undefined;
   }
 
   #look(event: StoredEvent): void {
@@ -204,7 +212,7 @@ export class Suppressions {
 
   /** Returns whether there is something to be done. */
   #note(event: StoredEvent): boolean {
-    const matters = this.#waiting.size > 0 || !this.#lookedBack;
+    const matters = this.#waiting.size > 0 || this.#unread !== undefined;
     if (matters && changesList(event)) {
       const { address, account } = event.data;
       // The log may be read from two places at once: the later act counts.
@@ -212,8 +220,9 @@ export class Suppressions {
       if (account === undefined) this.#acts.set(address, Math.max(known, event.position));
     }
     if (!isBounce(event) || !this.#ports.policy().automatic) return false;
-    if (this.#waiting.size >= MOST_WAITING) return false;
-    this.#waiting.set(event.stream, event);
+    const { mostWaiting = MOST_WAITING } = this.#ports;
+    if (this.#waiting.size < mostWaiting) this.#waiting.set(event.stream, event);
+    else this.#unread = Math.min(this.#unread ?? Infinity, event.position - 1);
     return true;
   }
 
@@ -230,21 +239,29 @@ export class Suppressions {
   }
 
   async #record(): Promise<void> {
-    if (!this.#lookedBack) await this.#lookBack();
-    for (const [stream, failed] of this.#waiting) {
-      if (!this.#running) return;
-      try {
-        await this.#bounced(stream, failed);
-      } catch (cause) {
-        if (cause instanceof StoreUnavailable) throw cause;
-        this.#ports.log.error("a bounce cannot be put on the suppression list", {
-          stream,
-          reason: String(cause),
-        });
+    for (;;) {
+      await this.#readOn();
+      if (this.#waiting.size === 0) break;
+      while (this.#waiting.size > 0) {
+        if (!this.#running) return;
+        const some = this.#waiting.entries().take(AT_ONCE).map((one) => this.#recordOne(one));
+        const lost = (await Promise.allSettled(some)).find((one) => one.status === "rejected");
+        if (lost) throw lost.reason;
       }
-      this.#waiting.delete(stream);
     }
     this.#acts.clear();
+  }
+
+  /** @throws StoreUnavailable: it waits on */
+  async #recordOne([stream, failed]: [string, StoredEventOf<"Failed">]): Promise<void> {
+    try {
+      await this.#bounced(stream, failed);
+    } catch (cause) {
+      if (cause instanceof StoreUnavailable) throw cause;
+      const reason = String(cause);
+      this.#ports.log.error("a bounce cannot be put on the suppression list", { stream, reason });
+    }
+    this.#waiting.delete(stream);
   }
 
   async #bounced(stream: string, failed: StoredEventOf<"Failed">): Promise<void> {

@@ -218,6 +218,41 @@ describe("the suppression list", () => {
     assert.ok(list.against("gone@example.net", null));
   });
 
+  it("reads on where pages of the log are short, since parts of it cannot be read", async () => {
+    await mail("m1", "first@example.net", tried(), bounced());
+    await mail("m2", "second@example.net", tried(), bounced());
+    const { store } = given;
+    const short = new Proxy(store, {
+      get(target, name) {
+        if (name === "readAll") return (after: number) => target.readAll(after, 1);
+        const member: unknown = Reflect.get(target, name);
+        return typeof member === "function" ? member.bind(target) : member;
+      },
+    });
+    list = make({ store: short });
+    list.start();
+    await rest();
+    assert.deepEqual(list.list(10).map(({ address }) => address), [
+      "first@example.net",
+      "second@example.net",
+    ]);
+  });
+
+  it("has all of more failures than may wait in memory", async () => {
+    list = make({ mostWaiting: 2 });
+    list.start();
+    const bounces = (from: number, to: number) =>
+      Promise.all(
+        Array.from({ length: to - from }, (_, n) =>
+          mail(`m${from + n}`, `gone${from + n}@example.net`, tried(), bounced())),
+      );
+    await bounces(0, 9);
+    await rest();
+    await bounces(9, 16);
+    for (let n = 0; n < 10; n++) await rest();
+    assert.equal(list.list(100).length, 16);
+  });
+
   it("counts from the failure, however late that is recorded", async () => {
     policy = { automatic: true, lasts: 5_000 };
     await mail("m1", "gone@example.net", tried(), bounced());
