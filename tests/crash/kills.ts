@@ -34,7 +34,7 @@ const FIRST_CLIENTS = 8;
  */
 const LATE_EVERY = 10;
 const LATE = 3_000;
-const LATER = 400;
+const LATER = 1_500;
 /** After so many kills, everything that is in play must have been met. */
 const TELLING = 30;
 
