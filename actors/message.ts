@@ -269,7 +269,8 @@ function waitedTooLong(
     data: {
       permanent: true,
       result: "timeout",
-      class: last?.class ?? "network",
+      // A refusal that was not believed at once does not become the end by waiting.
+      class: (last?.reply?.code ?? 0) < 500 && last?.class || "network",
       reason: `${spent}: ${reason}`,
       enhanced,
       ...(last?.remoteMTA === undefined ? {} : { remoteMTA: last.remoteMTA }),

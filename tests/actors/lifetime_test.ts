@@ -78,6 +78,16 @@ describe("a lifetime", () => {
       });
   });
 
+  it("does not make a bounce of a refusal that was tried again", () => {
+    const reply = { code: 550, enhanced: "5.1.1", text: "no such user" };
+    const facts = [enqueued(), started(1), chosen];
+    const failed = failedTemporarily({ class: "unknown-user", code: 550, reply });
+    const state = fold(stored([...facts, failed]));
+    const [fact] = decide({ type: "Expire", now: T0 + 5 * 24 * HOUR }, state);
+    assert.ok(fact?.type === "Failed");
+    assert.deepEqual([fact.data.class, fact.data.reply], ["network", reply]);
+  });
+
   it("that ends before the first attempt says what the message waited for", () => {
     const expire = { type: "Expire", now: T0 + 20 * MINUTE } as const;
     const data = {
