@@ -1,6 +1,6 @@
 /**
  * Acts of operators, held against the log: what was answered 2xx is in the log, once, with who and
- * why, and nothing that was answered as not done. Of an act without an answer either is right.
+ * why, and nothing that was answered as not done. Of an act without an answer, or with 503, either is right.
  */
 import type { Book } from "./books.ts";
 import type { LogEvent } from "./log.ts";
@@ -54,7 +54,7 @@ export class ActBooks {
 export interface ActFindings {
   /** Acts that were answered as done; with a filter, for each message. */
   readonly acts: number;
-  /** Acts without an answer, and as many of them as are in the log. */
+  /** Acts without an answer, or with 503, and as many of them as are in the log. */
   readonly unanswered: number;
   readonly unansweredAndDone: number;
   /** Messages that were held as they came in, by a rule. */

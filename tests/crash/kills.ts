@@ -19,22 +19,22 @@ const EARLY_SHARE = 0.2;
 /** Milliseconds after spawning within which an early kill comes. */
 const EARLY_WITHIN = 500;
 /** Milliseconds after the greeting within which the burst begins, and then the kill comes. */
-const CALM_WITHIN = 300;
+const CALM_WITHIN = 200;
 const BURST_WITHIN = 120;
 const BURST_CLIENTS = 20;
 /**
  * Messages before the first kill: events enough for some checkpoints, so that there is something to
  * archive while the server is killed.
  */
-const FIRST = 1_500;
+const FIRST = 1_000;
 const FIRST_CLIENTS = 8;
 /**
  * One in so many kills comes late, when positions of webhooks have been noted: once something is
  * written to the archive, or after so many milliseconds, and a little later still.
  */
 const LATE_EVERY = 10;
-const LATE = 3_000;
-const LATER = 1_500;
+const LATE = 2_000;
+const LATER = 1_000;
 /** After so many kills, everything that is in play must have been met. */
 const TELLING = 30;
 
