@@ -1,6 +1,7 @@
 /**
  * Acts of operators, held against the log: what was answered 2xx is in the log, once, with who and
- * why, and nothing that was answered as not done. Of an act without an answer, or with 503, either is right.
+ * why, and nothing that was answered as not done. Of an act without an answer, or with 503, either
+ * is right.
  */
 import type { Book } from "./books.ts";
 import type { LogEvent } from "./log.ts";
