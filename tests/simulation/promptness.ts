@@ -28,6 +28,8 @@ export class Promptness {
   #since = 0;
   /** What seemed to be late, in which version. */
   #late = new Map<string, number>();
+  /** The lifetime that each message has, and since when (wall time) it is known to have it. */
+  readonly #lifetimes = new Map<string, { readonly lifetime: number; readonly since: number }>();
 
   constructor(readonly world: World) {}
 
@@ -64,22 +66,32 @@ export class Promptness {
     const { state, due, expires, ages_from, report_due } = row;
     const over = (at: number | null) => at !== null && now - at > BOUND;
     const since = (at: number | null) => new Date(at!).toISOString();
-    if (over(report_due) && !row.sender.includes(POISON)) {
-      return `has a report due since ${since(report_due)}`;
-    }
+    // No report can be made to a poisoned sender, and who is given up on is reported.
+    const reportable = !row.sender.includes(POISON);
+    if (over(report_due) && reportable) return `has a report due since ${since(report_due)}`;
     if (state !== "queued") return undefined;
-    if (over(expires)) return `waits, and its deadline was ${since(expires)}`;
+    if (over(expires) && reportable) return `waits, and its deadline was ${since(expires)}`;
     const facts = factsOf(row);
     const { destination, lifetime } = program.waitsFor(facts);
     const end = ages_from + lifetime;
+    const known = this.#knownSince(row.stream, lifetime);
     const up = this.world.time.monotonic() - this.#since;
-    if (up > LAST_CHANCE + BOUND && now - end > LAST_TURN + LIFETIME_BOUND) {
+    const overdue = now - Math.max(end, known) > LAST_TURN + LIFETIME_BOUND;
+    if (up > LAST_CHANCE + BOUND && overdue && reportable) {
       return `waits, and its lifetime ended at ${since(end)}`;
     }
     // It may stand in line from before its domain was known to share its MX hosts with others.
     const lines = [destination, row.domain];
     if (!over(due) || !lines.every((key) => this.#mayStart(key, program))) return undefined;
     return `is due since ${since(due)}, and nothing keeps it from ${destination}`;
+  }
+
+  #knownSince(stream: string, lifetime: number): number {
+    const known = this.#lifetimes.get(stream);
+    if (known?.lifetime === lifetime) return known.since;
+    const since = this.world.time.now();
+    this.#lifetimes.set(stream, { lifetime, since });
+    return since;
   }
 
   /** Whether an attempt at a destination could start now. */
