@@ -87,6 +87,8 @@ export class Supervisor {
   #cancelTick = () => {};
   #unsubscribe = () => {};
   #idle: (() => void)[] = [];
+  /** Until the changes of destinations so far are noted in the log. */
+  #told: Promise<void> = Promise.resolve();
   readonly #gone = new AbortController();
 
   readonly #failed: (cause: unknown) => void;
@@ -428,7 +430,7 @@ export class Supervisor {
   }
 
   /** Notes in the log, on the destination's own stream, that it is down or up again. */
-  async #tell(destination: string, { kind, down }: Change): Promise<void> {
+  #tell(destination: string, { kind, down }: Change): void {
     const { store, log } = this.#ports;
     const stream = dayStream(DESTINATION_DAYS, destination, store.dayTime());
     const since = this.#wallTime(down.since);
@@ -441,12 +443,11 @@ export class Supervisor {
       }
       : { type: "DestinationUp", data: { destination, since } };
     log.warn(`destination is ${kind}`, { destination, why });
-    try {
+    // One after the other: changes may follow each other faster than they are written.
+    this.#told = this.#told.then(async () => {
       const expectedVersion = await store.version(stream);
       await store.append([{ stream, expectedVersion, facts: [fact] }]);
-    } catch (cause) {
-      log.warn("not recorded", { destination, ...describe(cause) });
-    }
+    }).catch((cause) => log.warn("not recorded", { destination, ...describe(cause) }));
   }
 
   #ended(within: number): Promise<void> {

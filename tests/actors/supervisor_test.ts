@@ -265,6 +265,25 @@ describe("the supervisor", () => {
     assert.equal((await queue.events(noted())).at(-1)?.type, "DestinationUp");
   });
 
+  it("notes that a destination is up again at once after it was noted as down", async () => {
+    const answers: (() => void)[] = [];
+    const lost = { kind: "failed", permanent: false, result: "timeout", reason: "gone" } as const;
+    queue.script = () =>
+      new Promise((resolve) => {
+        const outcome = answers.length < 3 ? lost : delivered;
+        answers.push(() => resolve(outcome));
+      });
+    await queue.supervisor.start();
+    for (let n = 0; n < 4; n++) await queue.submit("bob@flaky.example");
+    await queue.until(() => answers.length === 4);
+    for (const answer of answers) answer();
+    await queue.until(() => queue.supervisor.running === 0);
+    const stream = dayStream(DESTINATION_DAYS, "flaky.example", queue.clock.now());
+    const types = async () => (await queue.events(stream)).map(({ type }) => type);
+    await queue.until(async () => (await types()).length === 2);
+    assert.deepEqual(await types(), ["DestinationDown", "DestinationUp"]);
+  });
+
   it("ends attempts that a crash left open, and tries again when they are due", async () => {
     queue.script = () => new Promise(() => {});
     await queue.supervisor.start();
