@@ -19,7 +19,7 @@ import { NOBODY } from "./smtp_host.ts";
 import type { World } from "./world.ts";
 
 /** How many worlds have them. */
-const STAFFED = 0.2;
+const STAFFED = 0.15;
 
 const ACTS = {
   addRule: 4,

@@ -150,7 +150,9 @@ export class World {
     let endAt = Infinity;
     while (!this.#violation) {
       const next = this.time.next();
-      if (next === undefined || (next > endAt && this.archives.settled)) break;
+      // The last events are to be under a checkpoint as well.
+      const covered = (this.disk.checkpoints.at(-1)?.to ?? 0) === this.disk.events.length;
+      if (next === undefined || (next > endAt && this.archives.settled && covered)) break;
       if (next > Math.min(deadline, endAt + DAY) || this.#steps++ > STEPS) break;
       await this.time.step();
       const done = next > this.window && this.invariants.unfinished.size === 0 &&
