@@ -61,8 +61,11 @@ export class Archives {
     return this.keep === undefined ? 0 : Math.min(this.keep, HOUR) + LOOK;
   }
 
-  /** Nothing more has to leave. */
+  /** A checkpoint covers everything, and nothing more has to leave. */
   get settled(): boolean {
+    const { checkpoints, events } = this.#disk;
+    // The next one lets go of what this one kept.
+    if (checkpoints.at(-1)?.to !== events.at(-1)?.position) return false;
     return this.keep === undefined || this.#remaining() === undefined;
   }
 
@@ -195,13 +198,11 @@ export class Archives {
 
   /** What is to leave, or to be swept, and is there still. */
   #remaining(): string | undefined {
-    const { archive, archiveParts, checkpoints, events, streams } = this.#disk;
+    const { archive, archiveParts, checkpoints, streams } = this.#disk;
     for (const file of this.#unpruned) return `${file} is not pruned`;
     for (const file of [...archiveParts.keys(), ...archive.keys()]) {
       if (!this.#files.has(file)) return `${file} is not swept`;
     }
-    // The next one lets go of what this one kept.
-    if (checkpoints.at(-1)?.to !== events.at(-1)?.position) return "a checkpoint is due";
     const now = this.world.time.now();
     const keep = this.keep!;
     const before = keep < DAY ? now - keep : Math.floor((now - keep) / DAY) * DAY;
