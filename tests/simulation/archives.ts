@@ -61,11 +61,8 @@ export class Archives {
     return this.keep === undefined ? 0 : Math.min(this.keep, HOUR) + LOOK;
   }
 
-  /** A checkpoint covers everything, and nothing more has to leave. */
+  /** Nothing more has to leave; the next checkpoint lets go of what the last one keeps. */
   get settled(): boolean {
-    const { checkpoints, events } = this.#disk;
-    // The next one lets go of what this one kept.
-    if (checkpoints.at(-1)?.to !== events.at(-1)?.position) return false;
     return this.keep === undefined || this.#remaining() === undefined;
   }
 
