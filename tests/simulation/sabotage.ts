@@ -246,10 +246,13 @@ export const BUGS = {
   "says that it pruned, and did not": retaining("log", () => ({
     prune: () => Promise.resolve(0),
   })),
-  "keeps the rows of what it pruned": changing((transaction) => ({
-    ...transaction,
-    ...(transaction.prune ? { rows: [], counts: [] } : {}),
-  })),
+  "keeps the rows of what it pruned": {
+    ...changing((transaction) => ({
+      ...transaction,
+      ...(transaction.prune ? { rows: [], counts: [] } : {}),
+    })),
+    retention: (real) => real,
+  },
   "forgets at a restart what operators ruled": {
     store: (real) => ({
       ...withAppend(real, (appends, bodies) => real.append(appends, bodies)),

@@ -153,7 +153,7 @@ export class World {
       // The last events are to be under a checkpoint as well.
       const covered = (this.disk.checkpoints.at(-1)?.to ?? 0) === this.disk.events.length;
       if (next === undefined || (next > endAt && this.archives.settled && covered)) break;
-      if (next > Math.min(deadline, endAt + DAY) || this.#steps++ > STEPS) break;
+      if (next > Math.min(deadline, endAt + 2 * HOUR) || this.#steps++ > STEPS) break;
       await this.time.step();
       const done = next > this.window && this.invariants.unfinished.size === 0 &&
         this.hooks.settled && this.desk.settled;
