@@ -143,9 +143,10 @@ export class Expiry {
     const now = clock.now();
     // Sleeps are short, because the wall clock may jump.
     if (now >= this.#movedAt && now < this.#moveAt) return this.#rounds.wake(this.#moveAt);
-    this.#movedAt = now;
-    this.#moveAt = now + Math.min(ASK_AGAIN, this.#chance || Infinity);
     this.#setMarks();
+    this.#movedAt = now;
+    const askAgain = this.#askAgainAt - clock.monotonic();
+    this.#moveAt = now + Math.ceil(Math.min(askAgain, this.#chance || Infinity));
     for (const mark of this.#marks) {
       const next = await this.#pass(mark);
       this.#moveAt = Math.min(this.#moveAt, next);

@@ -255,6 +255,22 @@ describe("the lifetime of a message that waits", () => {
     await queue.until(async () => (await queue.opened.view.get(stream))?.state !== "queued");
   });
 
+  it("that changed with what was learnt of the destination is found within an hour", async () => {
+    let learnt = false;
+    queue.retry = () => learnt ? short : policy;
+    queue.limits = { concurrency: 5, perHour: 0.1 };
+    await queue.supervisor.start();
+    await submit("bob@slow.example");
+    const stream = await submit("bob@slow.example");
+    // A look at one message does not put off the next look at all.
+    const overdue = await submit("bob@slow.example", { expires: T0 + 3.5 * HOUR });
+    await queue.clock.advance(3 * HOUR + 10 * MINUTE);
+    learnt = true;
+    await queue.clock.advance(HOUR);
+    await queue.untilState(overdue, "failed");
+    assert.equal((await queue.opened.view.get(stream))?.state, "failed");
+  });
+
   it("is that of the configuration in force", async () => {
     queue.retry = () => policy;
     queue.limits = { concurrency: 5, perHour: 1 };
