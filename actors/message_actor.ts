@@ -34,6 +34,7 @@ import { describe } from "./fault.ts";
 import {
   decideDelay,
   decideReport,
+  noted,
   postponed,
   recipientOf,
   type ReportDecision,
@@ -287,7 +288,7 @@ export class MessageActor implements Findings {
     const later = postponed([], this.state, report, now, reason);
     if (later) return await this.#record(() => this.#append(later));
     const failure = lastFailure ?? waitingFor(reason);
-    await this.#report([], { type: "Failed", data: failure }, report);
+    await this.#report([], { type: "Failed", data: failure }, report, reason);
   }
 
   /** The policy in force for it: at the destination of its attempt, or where it would go. */
@@ -323,20 +324,23 @@ export class MessageActor implements Findings {
     facts: readonly Fact[],
     conclusion: Fact,
     decision: ReportDecision,
+    why?: string,
   ): Promise<void> {
     if ("notSent" in decision) {
       const { kind, notSent } = decision;
       const all: Fact[] = [...facts, { type: "DSNSent", data: { kind, notSent } }];
       return await this.#record(() => this.#append(all));
     }
-    const { clock, reporter, ids } = this.ports;
+    const { clock, ids } = this.ports;
     const { kind } = decision;
     const about: RecipientReport = {
       ...recipientOf(this.stream, this.state),
       ...whatHappened(conclusion, decision),
     };
     await this.#record(async () => {
-      const composed = await reporter.compose([about]);
+      const composed = await this.#compose(about);
+      // What happened is true all the same; the report stays due.
+      if (!composed) return await this.#append(noted(facts, decision, clock.now(), why));
       const dsn = reportStream(about, composed, ids, clock.now());
       const sent: Fact = { type: "DSNSent", data: { kind, dsn: dsn.stream } };
       try {
@@ -346,6 +350,19 @@ export class MessageActor implements Findings {
         throw cause;
       }
     });
+  }
+
+  /** Undefined when that ended in a fault of our own code. @throws StoreUnavailable */
+  async #compose(about: RecipientReport): Promise<ComposedReport | undefined> {
+    const { reporter, log } = this.ports;
+    try {
+      return await reporter.compose([about]);
+    } catch (cause) {
+      if (cause instanceof StoreUnavailable) throw cause;
+      const { message: reason, stack } = describe(cause);
+      log.error("the report to the sender is not made", { stream: this.stream, reason, stack });
+      return undefined;
+    }
   }
 
   async #append(facts: Fact[], other?: StreamAppend, composed?: ComposedReport): Promise<void> {

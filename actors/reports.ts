@@ -34,11 +34,14 @@ type WhatHappened = RecipientReport extends infer R
   ? R extends RecipientReport ? Omit<R, "stream" | "message" | "arrived" | "at" | "attempt"> : never
   : never;
 
+/** A report that is due; `until`: epoch milliseconds until which the message is tried. */
+export type DueDecision =
+  | { readonly kind: "failed" | "relayed" }
+  | { readonly kind: "delayed"; readonly until: number };
+
 /** A report that is due, or why there is none. */
 export type ReportDecision =
-  | { readonly kind: "failed" | "relayed" }
-  /** `until`: epoch milliseconds until which it is tried. */
-  | { readonly kind: "delayed"; readonly until: number }
+  | DueDecision
   | { readonly kind: ReportKind; readonly notSent: string };
 
 /**
@@ -126,14 +129,25 @@ export function postponed(
 ): Fact[] | undefined {
   const { recipients = 1 } = state.enqueued;
   if (recipients === 1 || "notSent" in decision) return undefined;
+  const due = now + (decision.kind === "delayed" ? DELAY_WINDOW : REPORT_WINDOW);
+  // An attempt would take it back.
+  if (decision.kind === "delayed" && facts.some((fact) => isTriedBy(fact, due))) return undefined;
+  return noted(facts, decision, due, why);
+}
+
+/** The facts with their report noted as due at a time, epoch milliseconds. */
+export function noted(
+  facts: readonly Fact[],
+  decision: DueDecision,
+  due: number,
+  why?: string,
+): Fact[] {
   if (decision.kind === "delayed") {
-    const due = now + DELAY_WINDOW;
-    if (facts.some((fact) => isTriedBy(fact, due))) return undefined; // which would take it back
     const { kind, until } = decision;
     const data = { kind, due: iso(due), until: iso(until), ...(why === undefined ? {} : { why }) };
     return [...facts, { type: "DSNPostponed", data }];
   }
-  const reportDue = iso(now + REPORT_WINDOW);
+  const reportDue = iso(due);
   return facts.map((fact) => {
     if (fact.type === "Failed") return { ...fact, data: { ...fact.data, reportDue } };
     if (fact.type === "Delivered") return { ...fact, data: { ...fact.data, reportDue } };
@@ -147,7 +161,7 @@ const isTriedBy = (fact: Fact, at: number): boolean =>
 /** What a report says, of what has happened. */
 export function whatHappened(
   conclusion: Fact,
-  decision: Exclude<ReportDecision, { readonly notSent: string }>,
+  decision: DueDecision,
 ): WhatHappened {
   if (conclusion.type === "Delivered") return { kind: "relayed", delivery: conclusion.data };
   if (conclusion.type !== "Failed") throw new Error(`${conclusion.type} is nothing to report`);

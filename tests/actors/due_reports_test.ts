@@ -129,6 +129,42 @@ describe("reports that are due", () => {
     assert.deepEqual((await Promise.all(bad.map(notes))).flat(), []);
   });
 
+  for (
+    const [end, outcome] of [
+      ["failed", refused(true, "no such user")],
+      ["delivered", delivered],
+    ] as const
+  ) {
+    it(`that cannot be made leave it true that a message was ${end}, and are made later`, async () => {
+      let fault = true;
+      queue.composing = () => {
+        if (fault) throw new TypeError("a fault of our own");
+      };
+      queue.script = () => Promise.resolve(outcome);
+      const [stream] = await submit("a@example.net");
+      await queue.untilState(stream!, end);
+      assert.notEqual((await rowOf(stream!)).report_due, null);
+      fault = false;
+      await queue.clock.advance(2 * 3_600_000);
+      await untilReported([stream!]);
+      assert.equal((await notes(stream!)).length, 1);
+      assert.equal(queue.jobs.filter((job) => job.stream === stream).length, 1);
+    });
+  }
+
+  it("that cannot be made keep no message whose time is over in the queue", async () => {
+    queue.composing = () => {
+      throw new TypeError("a fault of our own");
+    };
+    const [stream] = await queue.submitTo(["a@example.net"], "alice@example.com", {
+      due: queue.clock.now() + 3_600_000,
+      expires: queue.clock.now() + 60_000,
+    });
+    await queue.clock.advance(61_000);
+    await queue.untilState(stream!, "failed");
+    assert.notEqual((await rowOf(stream!)).report_due, null);
+  });
+
   it("wait for a disk that takes them", async () => {
     const streams = await submit("a@example.net", "b@example.net");
     await untilDue(streams);

@@ -66,18 +66,18 @@ export class Promptness {
     const { state, due, expires, ages_from, report_due } = row;
     const over = (at: number | null) => at !== null && now - at > BOUND;
     const since = (at: number | null) => new Date(at!).toISOString();
-    // No report can be made to a poisoned sender, and who is given up on is reported.
+    // No report can be made to a poisoned sender.
     const reportable = !row.sender.includes(POISON);
     if (over(report_due) && reportable) return `has a report due since ${since(report_due)}`;
     if (state !== "queued") return undefined;
-    if (over(expires) && reportable) return `waits, and its deadline was ${since(expires)}`;
+    if (over(expires)) return `waits, and its deadline was ${since(expires)}`;
     const facts = factsOf(row);
     const { destination, lifetime } = program.waitsFor(facts);
     const end = ages_from + lifetime;
     const known = this.#knownSince(row.stream, lifetime);
     const up = this.world.time.monotonic() - this.#since;
     const overdue = now - Math.max(end, known) > LAST_TURN + LIFETIME_BOUND;
-    if (up > LAST_CHANCE + BOUND && overdue && reportable) {
+    if (up > LAST_CHANCE + BOUND && overdue) {
       return `waits, and its lifetime ended at ${since(end)}`;
     }
     // It may stand in line from before its domain was known to share its MX hosts with others.
