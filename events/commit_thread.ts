@@ -2,13 +2,12 @@
  * The thread that commits, started by threaded_engine.ts: it has a handle of its own on the
  * database, does what it is asked, one thing after another, and answers in the same order.
  */
-import type { Transaction } from "./engine.ts";
-import { SqliteEngine } from "./sqlite_engine.ts";
+import { SqliteEngine, type Written } from "./sqlite_engine.ts";
 import type { TableShape } from "./sqlite_projections.ts";
 
 export type Request =
   | { readonly ask: "open"; readonly path: string; readonly tables: readonly TableShape[] }
-  | { readonly ask: "commit"; readonly transaction: Transaction }
+  | { readonly ask: "commit"; readonly transaction: Written }
   | { readonly ask: "close" };
 
 export type Answer =
@@ -32,7 +31,7 @@ function obey(request: Request): unknown {
       return undefined;
     case "commit":
       if (!engine) throw new Error("the database is not open");
-      return engine.commit(request.transaction);
+      return engine.write(request.transaction);
     case "close":
       engine?.close();
       engine = undefined;

@@ -25,11 +25,12 @@ import type {
   StreamHead,
   WholeStream,
 } from "./engine.ts";
-import { bodyChanges } from "./fold.ts";
+import { bodyChanges, type ReadRows } from "./fold.ts";
 import type { Projection, Row } from "./projection.ts";
 import { queueProjection } from "./projections/queue.ts";
 import { preparePruning } from "./prune.ts";
 import { bringInStep } from "./rebuild.ts";
+import { Recent } from "./recent.ts";
 import {
   type EventStore,
   type StagedBody,
@@ -83,8 +84,6 @@ type Health = ReturnType<EventStore["health"]>;
 
 const MAX_EVENTS = 1000;
 const MAX_BYTES = 8 * 1024 * 1024;
-/** Heads of recently written streams that are remembered. */
-const HEADS = 20_000;
 const PROBE_FIRST = 1000;
 const PROBE_MOST = 10_000;
 
@@ -93,7 +92,7 @@ export class EventLog implements EventStore {
   readonly #options: LogOptions;
   readonly #projections: readonly Projection<Row>[];
   readonly #listeners = new Set<(events: readonly StoredEvent[]) => void>();
-  readonly #heads = new Map<string, StreamHead>();
+  readonly #recent = new Recent();
   #queue: Waiting[] = [];
   #scheduled = false;
   #flushing: Promise<void> | undefined;
@@ -144,8 +143,7 @@ export class EventLog implements EventStore {
   }
 
   async version(stream: string): Promise<number> {
-    const head = this.#heads.get(stream) ??
-      await this.#read(() => this.#engine.streamHead(stream));
+    const head = await this.#head(stream);
     return head?.version ?? 0;
   }
 
@@ -270,10 +268,21 @@ export class EventLog implements EventStore {
       position: this.#position,
       time: new Date(this.#options.clock.now()).toISOString(),
       projections: this.#projections,
-      head: (stream) =>
-        this.#heads.get(stream) ?? this.#read(() => this.#engine.streamHead(stream)),
-      rows: (name, keys) => this.#read(() => this.#engine.rows(name, keys)),
+      head: (stream) => this.#head(stream),
+      rows: (projection, keys) => this.#rows(projection, keys),
     });
+  }
+
+  #head(stream: string): MaybePromise<StreamHead | undefined> {
+    return this.#recent.head(stream) ?? this.#read(() => this.#engine.streamHead(stream));
+  }
+
+  #rows(projection: string, keys: readonly string[]): ReturnType<ReadRows> {
+    return this.#recent.rows(
+      projection,
+      keys,
+      (...missing) => this.#read(() => this.#engine.rows(...missing)),
+    );
   }
 
   async #write({ accepted, raw, heads, folded }: Prepared): Promise<void> {
@@ -290,7 +299,8 @@ export class EventLog implements EventStore {
       checkpoint,
     });
     const milliseconds = clock.monotonic() - begun;
-    this.#committed(raw, heads, uncovered, checkpoint);
+    this.#recent.committed(heads, folded.rows);
+    this.#committed(raw, uncovered, checkpoint);
     // What follows is told to others, and none of it can undo that the events are on disk.
     this.#guard(() => onCommit?.({ appends: accepted.length, events: raw.length, milliseconds }));
     if (staged.length > 0) this.#guard(() => bodies?.taken(staged));
@@ -302,19 +312,10 @@ export class EventLog implements EventStore {
 
   #committed(
     raw: readonly RawEvent[],
-    heads: ReadonlyMap<string, StreamHead>,
     uncovered: Uncovered,
     checkpoint: Checkpoint | undefined,
   ): void {
     this.#position = raw.at(-1)?.position ?? this.#position;
-    for (const [stream, head] of heads) {
-      this.#heads.delete(stream);
-      this.#heads.set(stream, head);
-    }
-    for (const stream of this.#heads.keys()) {
-      if (this.#heads.size <= HEADS) break;
-      this.#heads.delete(stream);
-    }
     const wasCovered = this.#uncovered.count === 0;
     this.#uncovered = checkpoint ? Uncovered.after(checkpoint) : uncovered;
     if (this.#uncovered.count === 0) {
@@ -379,7 +380,7 @@ export class EventLog implements EventStore {
       const time = new Date(clock.now()).toISOString();
       const checkpoint = this.#uncovered.checkpoint(time, signer);
       await this.#engine.commit({ events: [], rows: [], counts: [], bodies: [], checkpoint });
-      this.#committed([], new Map(), this.#uncovered, checkpoint);
+      this.#committed([], this.#uncovered, checkpoint);
     } catch (cause) {
       this.#fail(cause, []);
     }
@@ -422,7 +423,7 @@ export class EventLog implements EventStore {
       streams,
       this.#projections,
       (stream) => this.#read(() => this.#engine.readStream(stream)),
-      (name, keys) => this.#read(() => this.#engine.rows(name, keys)),
+      (projection, keys) => this.#rows(projection, keys),
     );
     if (!transaction) return left;
     try {
@@ -431,7 +432,7 @@ export class EventLog implements EventStore {
       this.#fail(cause, []);
       throw new StoreUnavailable(`the store takes no writes: ${messageOf(cause)}`, { cause });
     }
-    for (const stream of transaction.prune) this.#heads.delete(stream);
+    this.#recent.pruned(transaction.prune, transaction.rows);
     return left;
   }
 
@@ -440,7 +441,7 @@ export class EventLog implements EventStore {
   #fail(cause: unknown, batch: readonly Waiting[]): void {
     const why = messageOf(cause);
     this.#health = { ok: false, why, since: this.#options.clock.now() };
-    this.#heads.clear();
+    this.#recent.forget();
     this.#cancelCheckpoint?.();
     this.#cancelCheckpoint = undefined;
     this.#rejectAll([...batch, ...this.#queue.splice(0)], why, cause);

@@ -14,7 +14,6 @@ import type {
   Checkpoint,
   Committed,
   RawEvent,
-  RowChange,
   StorageEngine,
   StoredBody,
   StreamHead,
@@ -26,6 +25,8 @@ import {
   createTable,
   prepareCounts,
   ProjectionTable,
+  type RowWrite,
+  rowWrite,
   type TableShape,
   writeCounts,
 } from "./sqlite_projections.ts";
@@ -34,6 +35,14 @@ import {
 const CHECKPOINT_PAGES = 4096;
 /** Milliseconds to wait for another process (a backup, a doctor) to let go of the database. */
 const BUSY_TIMEOUT = 5000;
+
+/** A transaction whose rows say no more than what is to be written: less to hand to a thread. */
+export type Written = Omit<Transaction, "rows"> & { readonly rows: readonly RowWrite[] };
+
+export const written = (transaction: Transaction): Written => ({
+  ...transaction,
+  rows: transaction.rows.map(rowWrite),
+});
 
 export class SqliteEngine implements StorageEngine {
   readonly #path: string;
@@ -85,6 +94,11 @@ export class SqliteEngine implements StorageEngine {
   }
 
   commit(transaction: Transaction): Committed {
+    return this.write(written(transaction));
+  }
+
+  /** The same, of what `written` made. */
+  write(transaction: Written): Committed {
     try {
       return this.#write(transaction);
     } catch (error) {
@@ -98,7 +112,7 @@ export class SqliteEngine implements StorageEngine {
     }
   }
 
-  #write(transaction: Transaction): Committed {
+  #write(transaction: Written): Committed {
     return this.#inTransaction(() => {
       const s = this.#statements;
       for (const e of transaction.events) {
@@ -140,7 +154,7 @@ export class SqliteEngine implements StorageEngine {
     });
   }
 
-  #writeRows(rows: readonly RowChange[]): void {
+  #writeRows(rows: readonly RowWrite[]): void {
     for (const change of rows) this.#table(change.projection).write(change);
   }
 
@@ -234,7 +248,7 @@ export class SqliteEngine implements StorageEngine {
 
   rebuild(projection: Projection<Row>, step: Parameters<StorageEngine["rebuild"]>[1]): void {
     this.#inTransaction(() => {
-      this.#writeRows(step.rows);
+      this.#writeRows(step.rows.map(rowWrite));
       writeCounts(this.#statements.count, step.counts);
       this.#db.prepare("UPDATE projections SET position = ? WHERE name = ?")
         .run(step.done ? null : step.position, projection.name);

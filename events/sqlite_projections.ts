@@ -10,6 +10,25 @@ import type { Cell, Projection, Row } from "./projection.ts";
 /** What of a projection its rows depend on. */
 export type TableShape = Pick<Projection<Row>, "name" | "columns">;
 
+/** What becomes of a row: a new one, or columns that change, or neither: it goes. */
+export interface RowWrite {
+  readonly projection: string;
+  readonly key: string;
+  readonly row?: Row;
+  readonly changed?: Row;
+}
+
+export function rowWrite({ projection, key, before, row }: RowChange): RowWrite {
+  if (!row) return { projection, key };
+  if (!before) return { projection, key, row };
+  const changed: Record<string, Cell> = {};
+  for (const column in row) {
+    const value = row[column] ?? null;
+    if (value !== before[column]) changed[column] = value;
+  }
+  return { projection, key, changed };
+}
+
 /** Rows and counters of one projection. */
 export class ProjectionTable {
   readonly #columns: readonly string[];
@@ -47,21 +66,15 @@ export class ProjectionTable {
     return this.#page.all(after, limit) as unknown as Row[];
   }
 
-  write({ key, row, before }: RowChange): void {
-    if (!row) this.#delete.run(key);
-    else if (!before) this.#insert.run(...this.#columns.map((column) => row[column] ?? null));
-    else this.#update(key, before, row);
+  write({ key, row, changed }: RowWrite): void {
+    if (changed) this.#update(key, changed);
+    else if (row) this.#insert.run(...this.#columns.map((column) => row[column] ?? null));
+    else this.#delete.run(key);
   }
 
-  #update(key: string, before: Row, row: Row): void {
-    const changed: string[] = [];
-    const values: Cell[] = [];
-    for (const column of this.#columns) {
-      const value = row[column] ?? null;
-      if (value === before[column]) continue;
-      changed.push(column);
-      values.push(value);
-    }
+  #update(key: string, row: Row): void {
+    const changed = Object.keys(row);
+    const values: Cell[] = Object.values(row);
     if (changed.length === 0) return;
     const which = changed.join();
     let statement = this.#updates.get(which);

@@ -12,7 +12,7 @@
 import type { Answer, Request } from "./commit_thread.ts";
 import type { Committed, StorageEngine, Transaction } from "./engine.ts";
 import type { Projection, Row } from "./projection.ts";
-import type { SqliteEngine } from "./sqlite_engine.ts";
+import { type SqliteEngine, written } from "./sqlite_engine.ts";
 import type { TableShape } from "./sqlite_projections.ts";
 
 export class ThreadedEngine implements StorageEngine {
@@ -33,7 +33,10 @@ export class ThreadedEngine implements StorageEngine {
       this.#thread = new CommitThread();
       await this.#thread.ask({ ask: "open", path: this.#path, tables: [...this.#tables.values()] });
     }
-    return await this.#thread.ask({ ask: "commit", transaction }) as Committed;
+    return await this.#thread.ask({
+      ask: "commit",
+      transaction: written(transaction),
+    }) as Committed;
   }
 
   async recover(): Promise<void> {
