@@ -79,12 +79,18 @@ export async function losePatienceWith(
 ): Promise<Message | undefined> {
   for (let again = 0;; again++) {
     const actor = new MessageActor(ports, stream, gone);
+    let loaded = false;
     try {
       await actor.load();
+      loaded = true;
       await actor[act](why);
       return actor.state;
     } catch (cause) {
       if (cause instanceof StoreUnavailable) throw cause;
+      if (!loaded) {
+        await quarantine(ports, stream, cause); // somebody has to see it
+        return undefined;
+      }
       if (cause instanceof WrongVersion && again < ACT_AGAIN) continue;
       // An attempt or an operator was first, or its fold refuses: not a matter of patience.
       if (lostTheMessage(cause) || cause instanceof CommandRefused) return undefined;

@@ -271,6 +271,23 @@ describe("the lifetime of a message that waits", () => {
     assert.equal((await queue.opened.view.get(stream))?.state, "failed");
   });
 
+  it("does not end unseen where the history cannot be followed: the message is held", async () => {
+    queue.limits = { concurrency: 5, perHour: 0.1 };
+    await queue.supervisor.start();
+    await submit("bob@slow.example");
+    const stream = await submit("bob@slow.example");
+    await queue.opened.store.append([{
+      stream,
+      expectedVersion: 1,
+      facts: [{ type: "Released", data: { ...by, due: iso(T0) } }],
+    }]);
+    await queue.clock.advance(HOUR + MINUTE);
+    await queue.untilState(stream, "held");
+    const [held] = (await queue.events(stream)).slice(-1);
+    assert.ok(held?.type === "Held");
+    assert.match(held.data.why, /^quarantined: ImpossibleEvent: Released cannot follow/);
+  });
+
   it("is that of the configuration in force", async () => {
     queue.retry = () => policy;
     queue.limits = { concurrency: 5, perHour: 1 };
