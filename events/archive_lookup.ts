@@ -70,29 +70,31 @@ export class ArchiveLookup {
       }
       return undefined;
     } finally {
-      this.#running -= 1;
-      this.#waiting.shift()?.();
+      const next = this.#waiting.shift();
+      if (next) next(); // takes over its turn
+      else this.#running -= 1;
     }
   }
 
   async #turn(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    if (this.#running >= this.limits.atOnce) {
-      if (this.#waiting.length >= this.limits.waiting) throw new LookupBusy();
-      await new Promise<void>((resolve, reject) => {
-        const start = () => {
-          signal.removeEventListener("abort", leave);
-          resolve();
-        };
-        const leave = () => {
-          this.#waiting.splice(this.#waiting.indexOf(start), 1);
-          reject(signal.reason);
-        };
-        this.#waiting.push(start);
-        signal.addEventListener("abort", leave, { once: true });
-      });
+    if (this.#running < this.limits.atOnce) {
+      this.#running += 1;
+      return;
     }
-    this.#running += 1;
+    if (this.#waiting.length >= this.limits.waiting) throw new LookupBusy();
+    await new Promise<void>((resolve, reject) => {
+      const start = () => {
+        signal.removeEventListener("abort", leave);
+        resolve();
+      };
+      const leave = () => {
+        this.#waiting.splice(this.#waiting.indexOf(start), 1);
+        reject(signal.reason);
+      };
+      this.#waiting.push(start);
+      signal.addEventListener("abort", leave, { once: true });
+    });
   }
 
   /** To its end, since only there it is known whether the file is the one that was written. */
