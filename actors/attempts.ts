@@ -15,7 +15,8 @@
 import type { EventData, StoredEvent } from "../events/catalogue.ts";
 import { StoreUnavailable, WrongVersion } from "../events/store.ts";
 import type { Message } from "./message.ts";
-import { lostTheMessage, MessageActor, type MessagePorts, quarantine } from "./message_actor.ts";
+import { lostTheMessage, MessageActor, type MessagePorts } from "./message_actor.ts";
+import { quarantine } from "./quarantine.ts";
 import type { Outcome } from "./ports.ts";
 import { endsOnAbort } from "./waiting.ts";
 

@@ -15,12 +15,11 @@ import type { QueueRow, WaitLimit } from "../events/projections/queue.ts";
 import type { Message } from "./message.ts";
 import { losePatienceWith, type MessagePorts } from "./message_actor.ts";
 import { factsOf } from "./patience.ts";
-import type { QueueView, RoutingFacts } from "./ports.ts";
+import type { RoutingFacts } from "./ports.ts";
 import { Rounds } from "./rounds.ts";
 import { pause } from "./waiting.ts";
 
 export interface ExpiryPorts extends MessagePorts {
-  readonly view: QueueView;
   /** Every lifetime that `policy` may give a message, milliseconds. */
   readonly lifetimes: () => readonly number[];
 }

@@ -25,12 +25,14 @@ import type {
   Ids,
   Log,
   Outcome,
+  QueueView,
   Random,
   RecipientReport,
   Reporter,
   Router,
 } from "./ports.ts";
 import { describe } from "./fault.ts";
+import { quarantine } from "./quarantine.ts";
 import {
   decideDelay,
   decideReport,
@@ -51,6 +53,7 @@ export interface MessagePorts {
   readonly ids: Ids;
   readonly log: Log;
   readonly store: EventStore;
+  readonly view: QueueView;
   readonly router: Router;
   readonly delivery: Delivery;
   readonly reporter: Reporter;
@@ -97,31 +100,6 @@ export async function losePatienceWith(
       ports.log.error("patience not recorded", { stream, ...describe(cause) });
       return undefined;
     }
-  }
-}
-
-/**
- * Holds a message whose events no fold accepts, whatever state it seems to be in, so that it is
- * seen by the operator and tried by nobody.
- * @throws StoreUnavailable when that could not be recorded
- */
-export async function quarantine(
-  ports: Pick<MessagePorts, "store" | "log">,
-  stream: string,
-  cause: unknown,
-): Promise<void> {
-  const { message, stack } = describe(cause);
-  ports.log.error("message quarantined", { stream, reason: message });
-  const held: Fact = {
-    type: "Held",
-    data: { who: "supervisor", why: `quarantined: ${message}`, stack },
-  };
-  try {
-    const expectedVersion = await ports.store.version(stream);
-    await ports.store.append([{ stream, expectedVersion, facts: [held] }]);
-  } catch (failed) {
-    ports.log.error("quarantine not recorded", { stream, reason: describe(failed).message });
-    if (failed instanceof StoreUnavailable) throw failed; // met again when the store is well
   }
 }
 
@@ -419,7 +397,7 @@ export class MessageActor implements Findings {
 
 /** Ends an attempt that nobody runs: a crash, or a failing disk, left it open (invariant 4). */
 export async function finishInterrupted(
-  ports: Pick<MessagePorts, "store" | "log" | "clock">,
+  ports: Pick<MessagePorts, "store" | "view" | "log" | "clock">,
   stream: string,
 ): Promise<void> {
   const { store, clock } = ports;

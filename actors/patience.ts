@@ -5,7 +5,7 @@
  */
 import { StoreUnavailable } from "../events/store.ts";
 import { losePatienceWith, type MessagePorts } from "./message_actor.ts";
-import type { QueueRow, QueueView, RoutingFacts } from "./ports.ts";
+import type { QueueRow, RoutingFacts } from "./ports.ts";
 import { delayNoticeAge } from "./retry.ts";
 
 /** Rows read at once. */
@@ -37,12 +37,12 @@ export interface Outages {
 
 /** Now and then, and only while a destination is down, looks at who has waited too long for it. */
 export class Patience {
-  readonly #ports: MessagePorts & { readonly view: QueueView };
+  readonly #ports: MessagePorts;
   readonly #outages: Outages;
   #running = false;
   #cancel = () => {};
 
-  constructor(ports: MessagePorts & { readonly view: QueueView }, outages: Outages) {
+  constructor(ports: MessagePorts, outages: Outages) {
     this.#ports = ports;
     this.#outages = outages;
   }

@@ -31,7 +31,7 @@ import { type Command, CommandRefused, decide, fold, type Message } from "./mess
 import { type Attempted, type Candidate, runAttempts } from "./attempts.ts";
 import { finishInterrupted, type MessagePorts } from "./message_actor.ts";
 import { factsOf, Patience } from "./patience.ts";
-import { MAX_TOGETHER, type QueueRow, type QueueView, type RoutingFacts } from "./ports.ts";
+import { MAX_TOGETHER, type QueueRow, type RoutingFacts } from "./ports.ts";
 import {
   type DestinationView,
   type Limits,
@@ -41,7 +41,6 @@ import {
 } from "./schedule.ts";
 
 export interface SupervisorPorts extends MessagePorts {
-  readonly view: QueueView;
   /** Every lifetime that `policy` may give a message, milliseconds. */
   readonly lifetimes: () => readonly number[];
 }

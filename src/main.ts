@@ -14,7 +14,7 @@ import { Admission } from "../actors/admission.ts";
 import type { Clock, Delivery, Ids, Log, Random } from "../actors/ports.ts";
 import type { Command, Message } from "../actors/message.ts";
 import { QueueSubmitter } from "../actors/submitter.ts";
-import { quarantine } from "../actors/message_actor.ts";
+import { quarantine } from "../actors/quarantine.ts";
 import type { Branch, Part } from "../actors/supervision.ts";
 import type { Limits } from "../actors/schedule.ts";
 import { Supervisor } from "../actors/supervisor.ts";
@@ -221,11 +221,9 @@ export class Queue {
     const { log } = this.#world;
     const { store, view, broken, lostBodies } = this.#opened;
     for (const one of broken) {
-      const row = await view.get(one.stream);
-      const waits = row?.state === "queued" || row?.state === "attempting";
+      log.error("a message has a broken history", { reason: one.message });
       // On a disk that takes no writes it is met again when it is due.
-      if (waits) await quarantine({ store, log }, one.stream, one).catch(unlessUnavailable);
-      else log.error("a message has a broken history", { reason: one.message });
+      await quarantine({ store, view, log }, one.stream, one).catch(unlessUnavailable);
     }
     for (const { sha256, path, why } of lostBodies) {
       log.error("the content of a message is lost; it is held when it is due", {

@@ -6,6 +6,7 @@ import { StoreUnavailable } from "../../events/store.ts";
 import { LINE_LENGTH } from "../../actors/line.ts";
 import { runAttempts } from "../../actors/attempts.ts";
 import { finishInterrupted } from "../../actors/message_actor.ts";
+import { quarantine } from "../../actors/quarantine.ts";
 import { ABORT_GRACE } from "../../actors/waiting.ts";
 import { CommandRefused, INTERRUPTED } from "../../actors/message.ts";
 import { ATTEMPT_DEADLINE } from "../../actors/supervisor.ts";
@@ -307,11 +308,12 @@ describe("the supervisor", () => {
     await queue.until(() => queue.jobs.length === 1 && queue.supervisor.running === 0);
     const events = await queue.events(stream);
     const before = events.slice(0, events.findIndex(({ type }) => type === "Failed"));
-    const { store } = queue.opened;
+    const { store, view } = queue.opened;
     const { clock, log } = queue;
     await finishInterrupted({
       clock,
       log,
+      view,
       store: {
         append: (appends, bodies) => store.append(appends, bodies),
         readStream: () => Promise.resolve(before),
@@ -348,6 +350,11 @@ describe("the supervisor", () => {
     assert.match(data.why, /quarantined: ImpossibleEvent: Delivered cannot follow/);
     assert.ok(data.stack);
     assert.equal(queue.jobs.length, 1);
+    // Whoever comes upon it once more leaves it as it is.
+    const { opened: { store, view }, log } = queue;
+    const again = () => quarantine({ store, view, log }, stream, new Error("again"));
+    await Promise.all([again(), again()]);
+    assert.equal((await queue.types(stream)).filter((type) => type === "Held").length, 1);
   });
 
   it("starts nothing that cannot be recorded, and goes on when the disk takes writes", async () => {
