@@ -91,9 +91,14 @@ export class Outbox {
     this.#read = upTo;
   }
 
-  /** Takes the event that was open at the start; none when it has left the store. */
-  takeOpen(event: StoredEvent | undefined): void {
-    if (event?.position === this.#open.shift()) this.#add(event!, 1);
+  /**
+   * Takes the event that was open at the start, the first at its position or behind.
+   * @returns false when that is another: it has left the store
+   */
+  takeOpen(event: StoredEvent | undefined): boolean {
+    if (event?.position !== this.#open.shift()) return false;
+    this.#add(event!, 1);
+    return true;
   }
 
   #add(event: StoredEvent, attempts = 0): void {

@@ -169,9 +169,18 @@ export class WebhookRunner {
 
   async #read(next: NonNullable<ReturnType<Outbox["next"]>>, head: number): Promise<void> {
     const events = await this.ports.store.readAll(next.after, next.one ? 1 : PAGE);
-    if (next.one) return this.#outbox.takeOpen(events[0]);
+    if (next.one) {
+      if (!this.#outbox.takeOpen(events[0])) this.#lost(next.after + 1);
+      return;
+    }
     // None: those up to the head have left the store, or cannot be read.
     this.#outbox.take(events, events.at(-1)?.position ?? head);
+  }
+
+  #lost(position: number): void {
+    const { name: endpoint } = this.endpoint;
+    this.ports.log.warn("webhook: an event has left the store untold", { endpoint, position });
+    this.#givenUp += 1;
   }
 
   #send(item: OutboxItem): void {

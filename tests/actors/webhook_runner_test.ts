@@ -41,8 +41,9 @@ class LongLog implements EventStore {
   handedOut = 0;
   streamsRead = 0;
   readonly appended: Fact[] = [];
-  /** Messages that have left the store. */
+  /** Messages that have left the store: after their events were read, or before. */
   readonly left = new Set<string>();
+  readonly gone = new Set<string>();
 
   at(position: number): StoredEvent {
     const message = Math.ceil(position / FACTS.length);
@@ -62,9 +63,13 @@ class LongLog implements EventStore {
     return this.messages * FACTS.length;
   }
   readAll(after: number, limit: number): Promise<StoredEvent[]> {
-    const count = Math.max(0, Math.min(limit, this.head() - after));
-    this.handedOut += count;
-    return Promise.resolve(Array.from({ length: count }, (_, n) => this.at(after + n + 1)));
+    const found: StoredEvent[] = [];
+    for (let at = after + 1; at <= this.head() && found.length < limit; at++) {
+      const event = this.at(at);
+      if (!this.gone.has(event.stream)) found.push(event);
+    }
+    this.handedOut += found.length;
+    return Promise.resolve(found);
   }
   readStream(stream: string): Promise<StoredEvent[]> {
     this.streamsRead += 1;
@@ -127,11 +132,11 @@ describe("the runner of a webhook", () => {
       },
     },
   });
-  const begin = (concurrency: number, messages: number) => {
+  const begin = (concurrency: number, messages: number, row: Partial<WebhookRow> = {}) => {
     store.messages = messages;
     runner = new WebhookRunner(
       endpoint("hook", concurrency),
-      rowOf("hook"),
+      { ...rowOf("hook"), ...row },
       ports(),
       (why) => dead.push(why),
     );
@@ -286,6 +291,20 @@ describe("the runner of a webhook", () => {
     assert.deepEqual(store.appended.at(-1), {
       type: "WebhookAdvanced",
       data: { endpoint: "hook", upTo: 15, told: 4, givenUp: 2 },
+    });
+  });
+
+  it("gives up what was open when it was stopped and has left the store since", async () => {
+    store.gone.add("m1");
+    const open = [3, 8];
+    begin(4, 3, { position: 2, told: 3, beyond: JSON.stringify({ upTo: 15, open }) });
+    await clock.advance(2_000);
+    assert.deepEqual(taken, ["m2:3"]);
+    assert.equal(runner.position, 15);
+    assert.match(log.lines.join("\n"), /warn webhook: an event has left the store untold/);
+    assert.deepEqual(store.appended.at(-1), {
+      type: "WebhookAdvanced",
+      data: { endpoint: "hook", upTo: 15, told: 4, givenUp: 1 },
     });
   });
 
