@@ -20,6 +20,7 @@ import type {
   RecipientReport,
   Reporter,
 } from "./ports.ts";
+import { quarantine } from "./quarantine.ts";
 import { dueReport, reportStream } from "./reports.ts";
 import { LONGEST_SLEEP, Rounds } from "./rounds.ts";
 
@@ -146,6 +147,7 @@ export class DueReports {
     } catch (cause) {
       if (cause instanceof StoreUnavailable) throw cause;
       this.#passOver(stream, cause);
+      await quarantine(this.#ports, stream, cause); // one that has ended stays as it is
       return undefined;
     }
     // What is delayed lives on: another event may have come since the row was read.

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, it } from "@std/testing/bdd";
 import assert from "node:assert/strict";
 import type { StoredEventOf } from "../../events/catalogue.ts";
 import { DELAY_WINDOW } from "../../actors/reports.ts";
-import { MINUTE, policy } from "./given.ts";
+import { chosen, MINUTE, policy } from "./given.ts";
 import { delivered, QueueHarness, refused } from "./queue_harness.ts";
 
 const HOUR = 60 * MINUTE;
@@ -88,6 +88,17 @@ describe("reports on delays", () => {
     const events = (await queue.events(stream)).slice(-2);
     assert.deepEqual(events.map(({ type }) => type), ["Failed", "DSNSent"]);
     assert.equal(events[0]?.time, events[1]?.time);
+  });
+
+  it("leave out a message whose history cannot be followed, which is held", async () => {
+    const [a, b] = await delayed(["a@example.net", "b@example.net"]);
+    const { store } = queue.opened;
+    const expectedVersion = await store.version(b!);
+    await store.append([{ stream: b!, expectedVersion, facts: [chosen] }]);
+    await queue.clock.advance(DELAY_WINDOW + 1);
+    await untilTold([a!]);
+    await queue.untilState(b!, "held");
+    assert.deepEqual(about(), [["delayed a@example.net"]]);
   });
 
   it("stand in no report on failures", async () => {
