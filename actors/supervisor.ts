@@ -218,6 +218,11 @@ export class Supervisor {
         }
         return message;
       } catch (cause) {
+        if (cause instanceof StoreUnavailable) {
+          // It may be on disk all the same: what is due is read anew when the store is well.
+          this.#leaveLine(stream);
+          this.storeFailed();
+        }
         if (!(cause instanceof WrongVersion)) throw cause;
         if (again === 3) throw new CommandRefused(`${stream} is changing too fast, try again`);
       }

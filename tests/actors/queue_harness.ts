@@ -64,6 +64,8 @@ export class QueueHarness {
   composing: (report: ReportRequest) => void = () => {};
   /** While true, appends fail as on a full disk. */
   diskFull = false;
+  /** While true, appends reach the disk, and are reported as failed. */
+  unsure = false;
   readonly failed: unknown[] = [];
   supervisor!: Supervisor;
   submitter!: QueueSubmitter;
@@ -142,10 +144,12 @@ export class QueueHarness {
   #store(): EventStore {
     const { store } = this.opened;
     const health = store.health.bind(store);
-    const append: EventStore["append"] = (appends, bodies) =>
-      this.diskFull
-        ? Promise.reject(new StoreUnavailable("database or disk is full"))
-        : store.append(appends, bodies);
+    const append: EventStore["append"] = async (appends, bodies) => {
+      if (this.diskFull) throw new StoreUnavailable("database or disk is full");
+      const stored = await store.append(appends, bodies);
+      if (this.unsure) throw new StoreUnavailable("fsync failed, the result is unknown");
+      return stored;
+    };
     return {
       append,
       readStream: store.readStream.bind(store),

@@ -403,6 +403,21 @@ describe("the supervisor", () => {
     assert.equal(queue.jobs.length, 1, "delivered once");
   });
 
+  it("tries what an operator released, also when that was reported as failed", async () => {
+    const stream = await queue.submit();
+    const by = { who: "operator", why: "test" };
+    await queue.supervisor.act(stream, { type: "Hold", ...by });
+    await queue.supervisor.start();
+    queue.unsure = true;
+    await assert.rejects(
+      queue.supervisor.act(stream, { type: "Release", ...by, now: queue.clock.now() }),
+      StoreUnavailable,
+    );
+    queue.unsure = false;
+    await queue.clock.advance(10_000);
+    await queue.untilState(stream, "delivered");
+  });
+
   it("lets running attempts end when it stops, then aborts them and records that", async () => {
     let end = () => {};
     queue.script = (job, _findings, signal) =>
