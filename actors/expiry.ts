@@ -73,6 +73,8 @@ export class Expiry {
   /** Monotonic. */
   #chanceUntil = 0;
   #askAgainAt = 0;
+  /** The least lifetime that a message may have now, milliseconds; undefined: not asked yet. */
+  #least: number | undefined;
   /** When marks were moved, and when one has to be moved again; epoch milliseconds. */
   #movedAt = Infinity;
   #moveAt = Infinity;
@@ -96,6 +98,7 @@ export class Expiry {
 
   /** Lifetimes may have changed. */
   askAgain(): void {
+    this.#least = undefined;
     this.#askAgainAt = -Infinity;
     this.#movedAt = Infinity;
     this.#rounds.ask();
@@ -103,21 +106,23 @@ export class Expiry {
 
   /** Looks out for the end of what is new. */
   committed(events: readonly StoredEvent[]): void {
-    const lifetime = this.#leastLifetime();
     for (const { type, data, stream, time } of events) {
       if (type !== "Enqueued") continue;
       const { expires } = data;
       const agesFrom = Math.max(Date.parse(time), Date.parse(data.due));
-      this.#await(stream, agesFrom + lifetime, expires);
+      this.#await(stream, agesFrom, expires);
     }
   }
 
   /** A message waits again. */
   expect(stream: string, { agesFrom, enqueued }: Message): void {
-    this.#await(stream, agesFrom + this.#leastLifetime(), enqueued.expires);
+    this.#await(stream, agesFrom, enqueued.expires);
   }
 
-  #await(stream: string, lifetimeEnds: number, expires: string | undefined): void {
+  #await(stream: string, agesFrom: number, expires: string | undefined): void {
+    // Not for every message: there may be as many lifetimes as accounts.
+    this.#least ??= Math.min(...new Set(this.#ports.lifetimes()));
+    const lifetimeEnds = agesFrom + this.#least + LAST_TURN;
     const ends = Math.min(lifetimeEnds, expires === undefined ? Infinity : Date.parse(expires));
     if (ends > this.#ports.clock.now()) {
       this.#moveAt = Math.min(this.#moveAt, ends);
@@ -125,10 +130,6 @@ export class Expiry {
     }
     this.#returned.add(stream);
     this.#rounds.ask();
-  }
-
-  #leastLifetime(): number {
-    return LAST_TURN + Math.min(...this.#ports.lifetimes());
   }
 
   async #look(): Promise<void> {
