@@ -16,6 +16,7 @@ import { isMessageId, noSuchMessage, ownAccount, rowOf } from "./messages.ts";
 import {
   type ApiRequest,
   ID_PARAMETER,
+  mayKnow,
   type Operation,
   type Parameter,
   type Principal,
@@ -289,12 +290,12 @@ async function missing(
 async function whyArchived(
   archive: ActPorts["archive"],
   id: string,
-  { account }: Principal,
+  principal: Principal,
   signal: AbortSignal,
 ): Promise<string | undefined> {
   try {
     const found = await archivedMessage(archive, id, signal);
-    return found && (account === null || found.row.account === account) ? whyNot(found) : undefined;
+    return found && mayKnow(principal, found.row.account) ? whyNot(found) : undefined;
   } catch (error) {
     if (error instanceof LookupBusy || signal.aborted) return undefined;
     if (error instanceof ArchiveDamaged || error instanceof UnreadableStream) return error.message;

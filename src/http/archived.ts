@@ -6,7 +6,7 @@ import { type ArchiveLookup, LookupBusy } from "../../events/archive_lookup.ts";
 import type { StoredEvent } from "../../events/catalogue.ts";
 import { queueProjection, type QueueRow } from "../../events/projections/queue.ts";
 import { UnreadableStream } from "../../events/store.ts";
-import type { Principal } from "./operation.ts";
+import { mayKnow, type Principal } from "./operation.ts";
 import { RequestProblem, unavailable } from "./problem.ts";
 
 export interface ArchivedMessage {
@@ -38,12 +38,12 @@ export async function archivedMessage(
 export async function archivedFor(
   archive: Pick<ArchiveLookup, "find">,
   id: string,
-  { account }: Principal,
+  principal: Principal,
   request: Request,
 ): Promise<ArchivedMessage | undefined> {
   try {
     const found = await archivedMessage(archive, id, request.signal);
-    return account === null || found?.row.account === account ? found : undefined;
+    return found && mayKnow(principal, found.row.account) ? found : undefined;
   } catch (error) {
     if (request.signal.aborted) throw clientGone();
     if (error instanceof LookupBusy) throw unavailable(error.message, AGAIN);

@@ -20,6 +20,7 @@ import {
   type ApiRequest,
   flag,
   ID_PARAMETER,
+  mayKnow,
   type Operation,
   type Parameter,
   type Principal,
@@ -170,10 +171,10 @@ export function ownAccount(
 export async function rowOf(
   queue: QueueView,
   id: string,
-  { account }: Principal,
+  principal: Principal,
 ): Promise<QueueRow | undefined> {
   const row = MESSAGE_ID.test(id) ? await queue.get(id) : undefined;
-  return row && (account === null || row.account === account) ? row : undefined;
+  return row && mayKnow(principal, row.account) ? row : undefined;
 }
 
 export const noSuchMessage = (): RequestProblem => notFound("there is no message with this id");

@@ -22,6 +22,10 @@ export interface Principal {
   readonly scopes: ReadonlySet<Scope>;
 }
 
+/** Whether a principal may know of what belongs to an account; null: to none. */
+export const mayKnow = (principal: Principal, account: string | null): boolean =>
+  principal.account === null || principal.account === account;
+
 export interface Parameter {
   readonly name: string;
   readonly in: "query" | "path" | "header";

@@ -8,7 +8,7 @@ import { parseDuration } from "../config/scalars.ts";
 import { BadAddress, parseMailbox } from "../smtp/address.ts";
 import { ACT_PROBLEMS, JSON_TYPE, OPERATOR_HEADER, readContent, Reason, whoActs } from "./acts.ts";
 import type { HeldContent } from "./body.ts";
-import { type Operation, type Principal, valueOf, wholeNumber } from "./operation.ts";
+import { mayKnow, type Operation, type Principal, valueOf, wholeNumber } from "./operation.ts";
 import { badParameter, forbidden, notFound } from "./problem.ts";
 
 export interface SuppressionListPorts {
@@ -88,7 +88,7 @@ export function suppressionOperations(
         return Promise.resolve({
           status: 200,
           body: {
-            suppressions: rows.filter((row) => isFor(row, principal)).map(entryOf),
+            suppressions: rows.filter((row) => mayKnow(principal, row.account)).map(entryOf),
             next: last ? encodeURIComponent(last.id) : null,
           },
         });
@@ -155,9 +155,6 @@ export function suppressionOperations(
     },
   ];
 }
-
-const isFor = ({ account }: SuppressionRow, principal: Principal): boolean =>
-  principal.account === null || account === principal.account;
 
 /** A token that is bound to an account acts on that one's list. @throws RequestProblem 403 */
 function accountOf(
